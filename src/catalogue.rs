@@ -1,0 +1,140 @@
+//! Every metric dogwatch emits: its name, kind, unit and meaning, in one table.
+//!
+//! Names follow OpenTelemetry where it has one (`otel.sdk.*`), else `dogwatch.*`; in Prometheus
+//! dots become underscores, counters end in `_total`, units are appended. Dashboards, alert rules
+//! and the heartbeat record may use only names that stand here; a test checks it.
+
+/// What a metric counts like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name, dotted.
+    pub name: &'static str,
+    /// What it counts like.
+    pub kind: Kind,
+    /// UCUM unit, such as `s`, `By`, `{record}`.
+    pub unit: &'static str,
+    /// What it means, and its labels.
+    pub help: &'static str,
+}
+
+impl Metric {
+    /// The name in Prometheus, such as `dogwatch_cycle_completed_total`.
+    pub fn prometheus(&self) -> String {
+        let mut name = self.name.replace('.', "_");
+        match self.unit {
+            "s" => name.push_str("_seconds"),
+            "By" => name.push_str("_bytes"),
+            _ => {}
+        }
+        if self.kind == Kind::Counter {
+            name.push_str("_total");
+        }
+        name
+    }
+}
+
+macro_rules! catalogue {
+    ($($(#[doc = $help:literal])+ $constant:ident = $name:literal, $kind:ident, $unit:literal;)+) => {
+        $($(#[doc = $help])+ pub const $constant: Metric = Metric {
+            name: $name, kind: Kind::$kind, unit: $unit, help: concat!($($help),+),
+        };)+
+        /// The whole catalogue.
+        pub const ALL: &[Metric] = &[$($constant),+];
+    };
+}
+
+catalogue! {
+    /// Cycles of observe, decide, act that ran to their end.
+    CYCLE_COMPLETED = "dogwatch.cycle.completed", Counter, "{cycle}";
+    /// Cycles that ended with an error.
+    CYCLE_FAILED = "dogwatch.cycle.failed", Counter, "{cycle}";
+    /// Time of one cycle.
+    CYCLE_DURATION = "dogwatch.cycle.duration", Histogram, "s";
+    /// 1 while this process leads, 0 on standby.
+    LEADER = "dogwatch.leader", Gauge, "1";
+    /// Workers by state; label `state`.
+    WORKERS = "dogwatch.workers", Gauge, "{worker}";
+    /// Workers that the newest decision wants.
+    WORKERS_DESIRED = "dogwatch.workers.desired", Gauge, "{worker}";
+    /// Workers created.
+    WORKER_CREATED = "dogwatch.worker.created", Counter, "{worker}";
+    /// Workers ended; labels `outcome` and `counts_for_breaker`.
+    WORKER_ENDED = "dogwatch.worker.ended", Counter, "{worker}";
+    /// Queued tasks by bucket; label `bucket`.
+    TASKS_QUEUED = "dogwatch.tasks.queued", Gauge, "{task}";
+    /// Tasks in progress.
+    TASKS_IN_PROGRESS = "dogwatch.tasks.in_progress", Gauge, "{task}";
+    /// Tasks ended; label `status`.
+    TASK_ENDED = "dogwatch.task.ended", Counter, "{task}";
+    /// 1 while a gate blocks spawning that demand asks for; label `gate`.
+    SPAWN_BLOCKED = "dogwatch.spawn.blocked", Gauge, "1";
+    /// RPC calls; labels `function` and `status`.
+    RPC_CALLS = "dogwatch.rpc.calls", Counter, "{call}";
+    /// Age of the newest row that arrived, per live source; labels `source_type` and `source_id`.
+    NEWEST_ROW_AGE = "dogwatch.logs.newest_row_age", Gauge, "s";
+    /// 1 while the alarm rings; label `alarm`.
+    ALARM = "dogwatch.alarm.firing", Gauge, "1";
+    /// Rounds of the watch that ran to their end.
+    WATCH_ROUNDS = "dogwatch.watch.rounds", Counter, "{round}";
+    /// Records that got a sequence number.
+    RECORDS_ACCEPTED = "otel.sdk.log.created", Counter, "{record}";
+    /// Records refused; labels `reason` and `level`.
+    RECORDS_REFUSED = "dogwatch.records.refused", Counter, "{record}";
+    /// Bytes waiting in the ring.
+    RING_DEPTH = "otel.sdk.processor.log.queue.size", Gauge, "By";
+    /// Size of the ring.
+    RING_CAPACITY = "otel.sdk.processor.log.queue.capacity", Gauge, "By";
+    /// Ring entries found half written at recovery.
+    RING_HALF_WRITTEN = "dogwatch.ring.half_written", Counter, "{record}";
+    /// Bytes of segments on disk.
+    SPOOL_BYTES = "dogwatch.spool.size", Gauge, "By";
+    /// Age of the oldest record an exporter has still to deliver; label `exporter`.
+    PENDING_AGE = "dogwatch.spool.oldest_pending_age", Gauge, "s";
+    /// Records an exporter has still to deliver; label `exporter`.
+    PENDING = "dogwatch.spool.pending", Gauge, "{record}";
+    /// Records dropped after they were accepted; labels `exporter` and `reason`.
+    RECORDS_DROPPED = "dogwatch.records.dropped", Counter, "{record}";
+    /// Records set aside as undeliverable; label `exporter`.
+    RECORDS_QUARANTINED = "dogwatch.records.quarantined", Counter, "{record}";
+    /// Time of one fdatasync of the spool.
+    FSYNC_DURATION = "dogwatch.spool.fsync.duration", Histogram, "s";
+    /// Restarts of the recorder's threads; label `thread`.
+    THREAD_RESTARTS = "dogwatch.telemetry.restarts", Counter, "{restart}";
+    /// 1 while records go to stdout because the spool cannot take them.
+    FALLBACK_ACTIVE = "dogwatch.telemetry.fallback_active", Gauge, "1";
+    /// Records delivered; label `exporter`.
+    RECORDS_EXPORTED = "otel.sdk.exporter.log.exported", Counter, "{record}";
+    /// Exports that failed and are tried again; label `exporter`.
+    EXPORT_RETRIES = "dogwatch.exporter.retries", Counter, "{export}";
+    /// Time of one export; label `exporter`.
+    EXPORT_DURATION = "otel.sdk.exporter.operation.duration", Histogram, "s";
+    /// 1 while an exporter holds because it was refused; label `exporter`.
+    EXPORTER_BLOCKED = "dogwatch.exporter.blocked", Gauge, "1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_prometheus_can_take_them() {
+        let mut names: Vec<_> = ALL.iter().map(Metric::prometheus).collect();
+        assert!(names.iter().all(|n| n.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')));
+        assert_eq!(CYCLE_COMPLETED.prometheus(), "dogwatch_cycle_completed_total");
+        assert_eq!(SPOOL_BYTES.prometheus(), "dogwatch_spool_size_bytes");
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

@@ -1,0 +1,14 @@
+//! All that is pure: what a fleet is, and what to do about it.
+//!
+//! No I/O, no clock, no randomness, no async: everything here is a function of its arguments.
+//! The center is the [`snapshot`]: `observe` returns it, [`decision::decide`] reads it, each
+//! decision row stores it, `replay` reads it from a file. Explanation is never a second
+//! implementation of a rule that stands here.
+
+pub mod decision;
+pub mod ids;
+pub mod outcome;
+pub mod policy;
+pub mod snapshot;
+pub mod state;
+pub mod task;

@@ -1,0 +1,115 @@
+//! The numbers a fleet is run by. Part of the snapshot, so that a stored decision can be taken
+//! again with the very numbers it was taken with.
+//!
+//! The outer fields are version 1 of the snapshot format and their defaults are those of files;
+//! `live` carries what only a running orchestrator needs. All durations are whole seconds unless
+//! the name says otherwise.
+
+use serde::{Deserialize, Serialize};
+
+/// The numbers that every snapshot has, also one written by hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Workers to have, demand or not.
+    pub min_workers: u32,
+    /// Workers never to exceed; 0 is the emergency stop.
+    pub max_workers: u32,
+    /// Idle workers to keep, so that a start of minutes is not felt.
+    pub idle_buffer: u32,
+    /// Tasks in progress that one user may have.
+    pub user_task_limit: u32,
+    /// The fleet breaker blocks above this share, 0 to 1.
+    pub failure_rate_max: f64,
+    /// Time over which failures are counted.
+    pub failure_window_seconds: u64,
+    /// Fewer workers than this never block.
+    pub failure_rate_min_workers: u32,
+    /// Age of a heartbeat at which a worker is stale.
+    pub heartbeat_timeout_seconds: u64,
+    /// Idle time after which a worker that is not needed ends.
+    pub idle_timeout_seconds: u64,
+    /// Age of the newest record at which logging is silent.
+    pub log_silence_seconds: u64,
+    /// What only a running orchestrator needs; null in files written by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<PolicyLive>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            min_workers: 1,
+            max_workers: 10,
+            idle_buffer: 0,
+            user_task_limit: 5,
+            failure_rate_max: 0.8,
+            failure_window_seconds: 1_800,
+            failure_rate_min_workers: 5,
+            heartbeat_timeout_seconds: 300,
+            idle_timeout_seconds: 300,
+            log_silence_seconds: 300,
+            live: None,
+        }
+    }
+}
+
+/// Silence limit of a running fleet, seconds: two heartbeat records of 15 s and some slack.
+pub const LOG_SILENCE_SECONDS_LIVE: u64 = 40;
+
+/// The numbers of a running orchestrator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyLive {
+    /// Period of a cycle, milliseconds.
+    pub cycle_ms: u64,
+    /// Period of an agent's heartbeat, milliseconds.
+    pub beat_ms: u64,
+    /// Mean period of an idle agent's claims, milliseconds.
+    pub claim_poll_ms: u64,
+    /// An agent that cannot reach its base stops between tasks after this long.
+    pub dead_man_seconds: u64,
+    /// From intent to the provider's running pod.
+    pub spawning_timeout_seconds: u64,
+    /// From running pod to the agent's first heartbeat.
+    pub startup_timeout_seconds: u64,
+    /// Idle time after which a worker above the desired count ends.
+    pub overcapacity_idle_timeout_seconds: u64,
+    /// A busy worker without progress for this long has stalled.
+    pub progress_timeout_seconds: u64,
+    /// A draining worker is terminated after this long.
+    pub drain_timeout_seconds: u64,
+    /// Workers that may be asked for in one cycle.
+    pub spawns_per_cycle_max: u32,
+    /// Absent this long after the request, in complete lists, an ambiguous pod does not exist.
+    pub ambiguous_seconds: u64,
+}
+
+impl Default for PolicyLive {
+    fn default() -> Self {
+        PolicyLive {
+            cycle_ms: 30_000,
+            beat_ms: 20_000,
+            claim_poll_ms: 1_000,
+            dead_man_seconds: 1_800,
+            spawning_timeout_seconds: 600,
+            startup_timeout_seconds: 1_200,
+            overcapacity_idle_timeout_seconds: 30,
+            progress_timeout_seconds: 1_200,
+            drain_timeout_seconds: 3_600,
+            spawns_per_cycle_max: 3,
+            ambiguous_seconds: 120,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_policy_is_all_defaults_and_an_unknown_key_is_refused() {
+        assert_eq!(serde_json::from_str::<Policy>("{}").unwrap(), Policy::default());
+        assert!(serde_json::from_str::<Policy>(r#"{"max_worker": 3}"#).is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! dogwatch's command line.
+
+fn main() {}

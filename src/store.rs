@@ -1,0 +1,492 @@
+//! The fleet's database, as statements of intent.
+//!
+//! [`Store`] says what is meant ("claim a task", "end this worker"), never how; no SQL leaks out
+//! and no caller computes on rows that the database can count. Implementations: SQLite (embedded)
+//! and memory (tests, simulator), Postgres to fit beside them; one conformance suite runs over
+//! each. Times are the database's own ([`Store::now`]).
+//!
+//! It promises: a worker's call is checked, done and answered in one transaction and may be
+//! repeated (I19); a write by a stale term fails with [`StoreError::StaleTerm`] and changes nothing
+//! (I16); a task never has two accepted completions (I13); every ended worker has an outcome (I18).
+//! `system_logs` is only read here; the telemetry half writes it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clock::Time;
+use crate::fleet::decision::Decision;
+use crate::fleet::ids::{BootId, PodId, TaskId, Term, WorkerId};
+use crate::fleet::outcome::Outcome;
+use crate::fleet::policy::PolicyLive;
+use crate::fleet::snapshot::{Demand, Pause, Record, Snapshot, Worker};
+use crate::fleet::state::WorkerState;
+use crate::fleet::task::{NewTask, Task, TaskStatus};
+use crate::rpc;
+
+/// What a store can answer beside what was asked for; variants are what callers do differently.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process leads: step down and write nothing more.
+    #[error("the lease is no longer held by this process")]
+    StaleTerm,
+    /// Not now: try again later, and call nothing zero.
+    #[error("the database does not answer ({doing})")]
+    Unavailable {
+        /// What was being done.
+        doing: &'static str,
+        /// The driver's error.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database's schema is not one this binary works with.
+    #[error("the schema is not usable: {detail}; run `dogwatch migrate`")]
+    Schema {
+        /// What is wrong.
+        detail: String,
+    },
+    /// A row that cannot be read, or a change that the state machine forbids: that one row only.
+    #[error("{what} cannot be used: {detail}")]
+    BadRow {
+        /// Which row.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+/// The answer to a worker: the result, or a refusal that changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// Returned to the worker as it is.
+    #[error(transparent)]
+    Refused(#[from] rpc::Refusal),
+    /// The store itself failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The answer to everybody else.
+pub type Result<T> = std::result::Result<T, StoreError>;
+/// The answer to a worker.
+pub type RpcResult<T> = std::result::Result<T, RpcError>;
+
+/// A held lease: what every write of an orchestrator is guarded by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Name of the lease: one a fleet and environment.
+    pub name: String,
+    /// The process that holds it.
+    pub holder: BootId,
+    /// Its term.
+    pub term: Term,
+    /// Until when, by the database's clock.
+    pub until: Time,
+}
+
+/// What became of asking for the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseAnswer {
+    /// It is ours: taken, or renewed under the same term.
+    Held(Lease),
+    /// Another process leads.
+    Other {
+        /// Who.
+        holder: BootId,
+        /// Its term.
+        term: Term,
+        /// Until when, by the database's clock.
+        until: Time,
+    },
+}
+
+/// One consistent read of everything a cycle needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FleetRead {
+    /// The database's clock in the same transaction.
+    pub now: Time,
+    /// Workers that have not ended, and those that ended within the asked-for time; oldest first,
+    /// every one with its `live` part (`pod` is left null: the observer adds it).
+    pub workers: Vec<Worker>,
+    /// The queue, counted by the database.
+    pub demand: Demand,
+    /// The newest row per source of `system_logs`.
+    pub records: Vec<Record>,
+    /// Since when the database has taken writes without a gap (see [`Store::touch`]).
+    pub writes_since: Time,
+    /// An operator's pause in force.
+    pub pause: Option<Pause>,
+}
+
+/// What is written down before the provider is asked (I7), in the decision's own transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Intent {
+    /// A new worker row in state `requesting`.
+    Spawn {
+        /// Its id.
+        worker: WorkerId,
+        /// Its pool.
+        pool: String,
+        /// SHA-256 of the token that its agent will carry.
+        token_sha256: [u8; 32],
+    },
+    /// The worker is to leave: state `draining` or `terminating`.
+    Leave {
+        /// The worker.
+        worker: WorkerId,
+        /// `Draining` or `Terminating`.
+        state: WorkerState,
+        /// Its outcome once it has ended; the first one written stays.
+        outcome: Outcome,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One cycle for the record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CycleRecord {
+    /// The process.
+    pub boot_id: BootId,
+    /// The cycle's number in that process.
+    pub cycle: i64,
+    /// Trace of the cycle, 32 hex digits.
+    pub trace_id: Option<String>,
+    /// What was seen.
+    pub snapshot: Snapshot,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+/// Number of a decision row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DecisionId(pub i64);
+
+/// A decision row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    /// Its number.
+    pub id: DecisionId,
+    /// The process.
+    pub boot_id: BootId,
+    /// The cycle's number in that process.
+    pub cycle: i64,
+    /// The term it was written under.
+    pub term: Term,
+    /// When it was written, by the database's clock.
+    pub at: Time,
+    /// Trace of the cycle.
+    pub trace_id: Option<String>,
+    /// What was seen.
+    pub snapshot: Snapshot,
+    /// What was decided.
+    pub decision: Decision,
+    /// What became of each action, in the decision's order; null = not known yet.
+    pub results: Vec<Option<ActionResult>>,
+}
+
+/// What became of an action.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionResult {
+    /// Whether it was done.
+    pub ok: bool,
+    /// In words.
+    pub detail: String,
+}
+
+/// The provider's answer to a spawn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SpawnAnswer {
+    /// There is a pod.
+    Created {
+        /// Its name at the provider.
+        pod_id: PodId,
+    },
+    /// There is none: the worker has ended.
+    Rejected {
+        /// `ProviderCapacity` or `ProviderFault`, as a rule.
+        outcome: Outcome,
+        /// The provider's words.
+        reason: String,
+    },
+    /// Nobody knows: there may be one.
+    Ambiguous {
+        /// What was seen.
+        reason: String,
+    },
+}
+
+/// The end of a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerEnd {
+    /// Its outcome; an outcome that was written before (when it was asked to leave) stays.
+    pub outcome: Outcome,
+    /// Why, in words.
+    pub reason: String,
+    /// Who ended it, such as `orchestrator`.
+    pub actor: String,
+    /// Last lines and the like, kept before terminating.
+    pub evidence: Vec<String>,
+}
+
+/// A worker row with what only a detail page shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// The row as a snapshot has it.
+    pub worker: Worker,
+    /// Who ended it.
+    pub actor: Option<String>,
+    /// Last lines and the like.
+    pub evidence: Vec<String>,
+    /// What its agent said of itself.
+    pub info: Option<rpc::AgentInfo>,
+    /// Its agent's last words.
+    pub exit_report: Option<rpc::ExitReport>,
+}
+
+/// One process start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its boot id.
+    pub boot_id: BootId,
+    /// `orchestrator`, `gateway` or `watch`.
+    pub kind: String,
+    /// source_type of its records.
+    pub source_type: String,
+    /// source_id of its records.
+    pub source_id: String,
+    /// dogwatch's version.
+    pub version: String,
+    /// SHA-256 of the effective settings without secrets, hex.
+    pub config_hash: String,
+    /// Host name.
+    pub host: String,
+    /// Process id.
+    pub pid: u32,
+    /// By the database's clock; ignored when written.
+    pub started_at: Time,
+    /// Last sign of life, by the database's clock; ignored when written.
+    pub seen_at: Time,
+    /// When it said good-bye, or was found dead by its successor.
+    pub ended_at: Option<Time>,
+}
+
+/// Which tasks to read; newest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TaskFilter {
+    /// Only these, where not empty.
+    pub ids: Vec<TaskId>,
+    /// Only this status.
+    pub status: Option<TaskStatus>,
+    /// Only this user's.
+    pub user: Option<String>,
+    /// Queued at or after.
+    pub since: Option<Time>,
+    /// Queued before.
+    pub until: Option<Time>,
+    /// At most this many; 0 = [`READ_ROWS_MAX`].
+    pub limit: usize,
+}
+
+/// Tasks of one user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserTotals {
+    /// The user.
+    pub user: String,
+    /// Tasks by status word.
+    pub by_status: std::collections::BTreeMap<String, u64>,
+    /// Queued tasks by bucket word; they add up to the queued ones.
+    pub by_bucket: std::collections::BTreeMap<String, u64>,
+}
+
+/// Most rows that one read returns.
+pub const READ_ROWS_MAX: usize = 10_000;
+
+/// Which log rows to read; oldest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogQuery {
+    /// Made at or after.
+    pub since: Option<Time>,
+    /// Made before.
+    pub until: Option<Time>,
+    /// At least this level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+    pub level: Option<String>,
+    /// Only this source.
+    pub source_id: Option<String>,
+    /// Only this kind of source.
+    pub source_type: Option<String>,
+    /// Only this worker.
+    pub worker: Option<WorkerId>,
+    /// Only this task.
+    pub task: Option<TaskId>,
+    /// Only this cycle.
+    pub cycle: Option<i64>,
+    /// Only this trace, 32 hex digits.
+    pub trace: Option<String>,
+    /// Only messages that contain this text, in any case.
+    pub grep: Option<String>,
+    /// Arrived after this position (see [`LogRow::arrival`]); for following.
+    pub after_arrival: Option<i64>,
+    /// At most this many, the newest ones; 0 = [`READ_ROWS_MAX`].
+    pub limit: usize,
+}
+
+/// A row of `system_logs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogRow {
+    /// The record's id.
+    pub id: uuid::Uuid,
+    /// When it was made.
+    pub timestamp: Time,
+    /// Which kind of source.
+    pub source_type: String,
+    /// Which source.
+    pub source_id: String,
+    /// DEBUG, INFO, WARNING, ERROR or CRITICAL.
+    pub log_level: String,
+    /// Its text; a span's name.
+    pub message: String,
+    /// The task it is about.
+    pub task_id: Option<String>,
+    /// The worker it is about.
+    pub worker_id: Option<String>,
+    /// The cycle it belongs to.
+    pub cycle_number: Option<i64>,
+    /// 32 hex digits.
+    pub trace_id: Option<String>,
+    /// 16 hex digits.
+    pub span_id: Option<String>,
+    /// Everything else.
+    pub metadata: Value,
+    /// When it arrived, by the database's clock.
+    pub ingested_at: Time,
+    /// Position in the order of arrival; rises, may have holes.
+    #[serde(skip)]
+    pub arrival: i64,
+}
+
+/// The newest row of one source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceNewest {
+    /// Which kind of source.
+    pub source_type: String,
+    /// Which source.
+    pub source_id: String,
+    /// When its newest row was made.
+    pub timestamp: Time,
+    /// When its newest row arrived, by the database's clock.
+    pub ingested_at: Time,
+}
+
+/// The workers' way in: RPC.md's functions but `dw_ingest_logs`, which the telemetry half answers.
+#[async_trait]
+pub trait WorkerDoor: Send + Sync {
+    /// Who calls, checked: the worker's id. Refused: unknown, wrong token, superseded, ended.
+    async fn authenticate(&self, caller: &rpc::Caller) -> RpcResult<WorkerId>;
+    /// First call of an agent; a new incarnation supersedes the one before.
+    async fn register(
+        &self,
+        caller: &rpc::Caller,
+        info: &rpc::AgentInfo,
+        policy: &PolicyLive,
+    ) -> RpcResult<rpc::Registered>;
+    /// A beat; one whose seq is not above the last changes nothing and is answered.
+    async fn heartbeat(&self, caller: &rpc::Caller, beat: &rpc::Heartbeat) -> RpcResult<rpc::Orders>;
+    /// Takes the oldest claimable task; the same claim_id answers the same task and attempt again.
+    async fn claim_task(
+        &self,
+        caller: &rpc::Caller,
+        claim: &rpc::Claim,
+        user_task_limit: u32,
+    ) -> RpcResult<Option<rpc::Claimed>>;
+    /// The task moves on.
+    async fn task_progress(&self, caller: &rpc::Caller, progress: &rpc::Progress) -> RpcResult<rpc::ProgressReply>;
+    /// The task is done.
+    async fn complete_task(&self, caller: &rpc::Caller, complete: &rpc::Complete) -> RpcResult<rpc::TaskEnd>;
+    /// The task failed; queued again where that may help and attempts are left.
+    async fn fail_task(&self, caller: &rpc::Caller, fail: &rpc::Fail) -> RpcResult<rpc::TaskEnd>;
+    /// The agent leaves, with its last words; its row is ended by the orchestrator, not here.
+    async fn exit(&self, caller: &rpc::Caller, report: &rpc::ExitReport) -> RpcResult<()>;
+}
+
+/// The fleet's database.
+#[async_trait]
+pub trait Store: WorkerDoor {
+    /// The database's clock.
+    async fn now(&self) -> Result<Time>;
+
+    // --- tasks ---
+
+    /// Queues tasks, all or none; an id that is there already is left as it is.
+    async fn submit(&self, tasks: &[NewTask]) -> Result<()>;
+    /// Reads tasks.
+    async fn tasks(&self, filter: &TaskFilter) -> Result<Vec<Task>>;
+    /// Counts tasks per user, by status and bucket.
+    async fn task_totals(&self, user_task_limit: u32) -> Result<Vec<UserTotals>>;
+    /// Cancels a task that has not ended. False: it had.
+    async fn cancel_task(&self, task: TaskId) -> Result<bool>;
+
+    // --- leadership ---
+
+    /// Takes the lease if it is free or expired (term + 1), or renews it if `holder` has it.
+    async fn take_lease(&self, name: &str, holder: BootId, ttl: Duration) -> Result<LeaseAnswer>;
+    /// Gives the lease back; nothing happens where it is no longer held.
+    async fn release_lease(&self, lease: &Lease) -> Result<()>;
+
+    // --- a cycle ---
+
+    /// Says that writes arrive; after more than `gap` without this, `writes_since` starts anew.
+    async fn touch(&self, gap: Duration) -> Result<Time>;
+    /// One consistent read. `ended_within`: how long ended workers are still shown.
+    async fn observe(&self, ended_within: Duration, user_task_limit: u32) -> Result<FleetRead>;
+    /// Writes the decision row and all intents in one transaction, guarded by the lease.
+    async fn commit_cycle(&self, lease: &Lease, record: &CycleRecord, intents: &[Intent]) -> Result<DecisionId>;
+    /// Adds what became of an action.
+    async fn action_result(
+        &self,
+        lease: &Lease,
+        decision: DecisionId,
+        index: usize,
+        result: &ActionResult,
+    ) -> Result<()>;
+    /// The provider's answer to a spawn. Rejected ends the worker with that outcome.
+    async fn spawn_answer(&self, lease: &Lease, worker: &WorkerId, answer: &SpawnAnswer) -> Result<()>;
+    /// The provider shows the worker's pod in this state (`Provisioning` or `Starting`).
+    async fn pod_state(&self, lease: &Lease, worker: &WorkerId, state: WorkerState) -> Result<()>;
+    /// Ends a worker and queues its tasks again (those with no attempts left fail), in one
+    /// transaction. Returns those tasks. An ended worker stays as it is.
+    async fn end_worker(&self, lease: &Lease, worker: &WorkerId, end: &WorkerEnd) -> Result<Vec<TaskId>>;
+
+    // --- reading back ---
+
+    /// Workers that have not ended and those created since; newest first, at most
+    /// [`READ_ROWS_MAX`].
+    async fn workers(&self, since: Option<Time>, limit: usize) -> Result<Vec<WorkerRow>>;
+    /// Decision rows, newest first.
+    async fn decisions(&self, since: Option<Time>, limit: usize) -> Result<Vec<DecisionRow>>;
+    /// Rows of `system_logs`.
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>>;
+    /// The newest row of each source that has one.
+    async fn newest_rows(&self) -> Result<Vec<SourceNewest>>;
+
+    // --- operators ---
+
+    /// Holds spawning until `until` (None: until [`Store::resume`]).
+    async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()>;
+    /// Lets spawning go on.
+    async fn resume(&self, actor: &str, reason: &str) -> Result<()>;
+
+    // --- processes ---
+
+    /// A process has started. Rows of the same kind and source without an end are ended.
+    async fn process_started(&self, process: &Process) -> Result<()>;
+    /// The process lives.
+    async fn process_seen(&self, boot: BootId) -> Result<()>;
+    /// The process says good-bye.
+    async fn process_ended(&self, boot: BootId) -> Result<()>;
+    /// Processes, newest first.
+    async fn processes(&self, limit: usize) -> Result<Vec<Process>>;
+}
