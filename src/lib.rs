@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod catalogue;
 pub mod clock;
 pub mod error;
+pub mod http;
 pub mod rpc;
 
 pub mod supervise;
@@ -31,3 +32,4 @@ pub mod provider;
 #[cfg(feature = "full")]
 pub mod store;
 pub mod telemetry;
+

@@ -1,0 +1,188 @@
+//! An agent's records through `dw_ingest_logs`, the only way in that a pod has.
+//!
+//! A batch becomes calls of at most 1,000 rows and 1 MiB; all of them or the batch is not
+//! delivered (rows have their own ids, so that repeating a call changes nothing). What to do is
+//! decided by the HTTP status alone, as RPC.md says. The token goes into the body and nowhere
+//! else: not into errors, not into `Debug` (I17).
+
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+use std::{fmt, io};
+
+use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::redirect;
+
+use self::answer::Answer;
+use super::{ExportError, Exported, Exporter, Timed, rows_of};
+use crate::clock::Time;
+use crate::error;
+use crate::rpc::{BODY_BYTES_MAX, Caller, Function, INGEST_ROWS_MAX, PATH};
+use crate::telemetry::record::Stored;
+use crate::telemetry::row::ingest::to_ingest;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was idle longer is not used again: the other side may have closed it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer that is read, bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Where to, and as whom.
+#[derive(Clone)]
+pub struct RpcConfig {
+    /// A gateway or a Supabase project, such as `http://127.0.0.1:7411`.
+    pub base: String,
+    /// The worker and its token.
+    pub caller: Caller,
+    /// The publishable key, where the base is Supabase.
+    pub api_key: Option<String>,
+}
+
+impl RpcConfig {
+    fn url(&self) -> String {
+        format!("{}{PATH}{}", self.base.trim_end_matches('/'), Function::IngestLogs.name())
+    }
+
+    /// The text without our secrets, should the other side have echoed them.
+    fn redact(&self, text: &str) -> String {
+        let secrets = [Some(&self.caller.worker_token), self.api_key.as_ref()];
+        secrets
+            .into_iter()
+            .flatten()
+            .filter(|secret| !secret.is_empty())
+            .fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
+impl fmt::Debug for RpcConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcConfig")
+            .field("worker_id", &self.caller.worker_id)
+            .field("has_api_key", &self.api_key.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The exporter `rpc`.
+pub struct RpcExporter {
+    // Dropped before the runtime that drives its connections.
+    client: Option<reqwest::Client>,
+    runtime: Timed,
+    config: RpcConfig,
+}
+
+impl RpcExporter {
+    /// An exporter to `config.base`; nothing is connected yet.
+    ///
+    /// # Errors
+    /// The operating system gives no runtime.
+    pub fn new(config: RpcConfig) -> io::Result<RpcExporter> {
+        Ok(RpcExporter { client: None, runtime: Timed::new()?, config })
+    }
+}
+
+impl Exporter for RpcExporter {
+    fn name(&self) -> &'static str {
+        "rpc"
+    }
+
+    fn export(&mut self, batch: &[Stored], now: Time, deadline: Duration) -> Result<Exported, ExportError> {
+        let calls = calls(&self.config.caller, batch)?;
+        let client = match &self.client {
+            Some(client) => client.clone(),
+            None => self.client.insert(client(&self.config.base)?).clone(),
+        };
+        self.runtime.run(deadline, async {
+            for call in calls {
+                send(&client, &self.config, call, now).await?;
+            }
+            Ok(Exported { delivered: batch.len() as u64, rejected: 0 })
+        })
+    }
+}
+
+/// One request.
+struct Call {
+    rows: u64,
+    body: Vec<u8>,
+}
+
+/// The batch as requests within the limits of one, in order.
+fn calls(caller: &Caller, batch: &[Stored]) -> Result<Vec<Call>, ExportError> {
+    let refused = |error: serde_json::Error| ExportError::Refused { detail: format!("no JSON: {error}") };
+    let mut open = serde_json::to_vec(caller).map_err(refused)?;
+    // The caller's object stays open for the function's own key.
+    open.pop();
+    open.extend_from_slice(b",\"rows\":[");
+    let mut calls: Vec<Call> = Vec::new();
+    for row in rows_of(batch)? {
+        let row = serde_json::to_vec(&to_ingest(row)).map_err(refused)?;
+        let fits = |call: &Call| {
+            call.rows < INGEST_ROWS_MAX as u64 && call.body.len() + row.len() + b",]}".len() <= BODY_BYTES_MAX
+        };
+        match calls.last_mut().filter(|call| fits(call)) {
+            Some(call) => {
+                call.body.push(b',');
+                call.body.extend_from_slice(&row);
+                call.rows += 1;
+            }
+            None => calls.push(Call { rows: 1, body: [&open[..], &row[..]].concat() }),
+        }
+    }
+    calls.iter_mut().for_each(|call| call.body.extend_from_slice(b"]}"));
+    Ok(calls)
+}
+
+async fn send(client: &reqwest::Client, config: &RpcConfig, call: Call, now: Time) -> Result<(), ExportError> {
+    let mut request = client.post(config.url()).header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(key) = &config.api_key {
+        let mut key = HeaderValue::from_str(key).map_err(|_| ExportError::Blocked {
+            detail: "the API key has characters that a header cannot carry".to_owned(),
+            remedy: "set it again, without line ends".to_owned(),
+        })?;
+        key.set_sensitive(true);
+        request = request.header("apikey", key);
+    }
+    let no_answer = |error: reqwest::Error| {
+        let is_ours = error.is_builder();
+        let detail = config.redact(&error::chain(&error.without_url()));
+        if is_ours {
+            let remedy = "set the base to a URL such as http://127.0.0.1:7411".to_owned();
+            return ExportError::Blocked { detail: format!("no request can be made: {detail}"), remedy };
+        }
+        ExportError::retry(format!("no answer from the base: {detail}"))
+    };
+    let mut response = request.body(call.body).send().await.map_err(no_answer)?;
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let status = response.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(no_answer)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    let body = config.redact(&String::from_utf8_lossy(&body));
+    Answer { status, retry_after: retry_after.as_deref(), body: &body }.check(call.rows, now)
+}
+
+/// The HTTP client. Certificates of the system are only looked for where the base needs them, so
+/// that an image without any can still speak to a gateway beside it.
+fn client(base: &str) -> Result<reqwest::Client, ExportError> {
+    // An error means that the host has chosen a provider already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("dogwatch/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT);
+    let is_plain = base.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+    let builder = if is_plain { builder.tls_certs_only([]) } else { builder };
+    builder.build().map_err(|error| ExportError::Blocked {
+        detail: format!("no HTTPS client: {}", error::chain(&error)),
+        remedy: "install the system's CA certificates".to_owned(),
+    })
+}

@@ -1,0 +1,69 @@
+//! A folder of the spool as a shipper's feed.
+
+use super::record::Stored;
+use super::shipper::{Feed, FeedError, Pending, Tally};
+use super::spool::cursor::state::{SLOT_BYTES, State};
+use super::spool::{self, Cursor, Folder, SpoolError};
+
+/// One slot's place in one folder.
+pub(super) struct FolderFeed {
+    cursor: Cursor,
+    folder: Folder,
+    slot: String,
+    /// Nobody writes to it any more.
+    is_adopted: bool,
+    drained: bool,
+}
+
+impl FolderFeed {
+    /// A feed for `slot` from `folder`.
+    pub(super) fn open(folder: &Folder, slot: &str, is_adopted: bool) -> Result<FolderFeed, SpoolError> {
+        let cursor = Cursor::open(folder, slot)?;
+        Ok(FolderFeed { cursor, folder: folder.clone(), slot: slot.to_owned(), is_adopted, drained: false })
+    }
+}
+
+impl Feed for FolderFeed {
+    fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Stored>, FeedError> {
+        let batch = self.cursor.next_batch(records_max, bytes_max).map_err(unavailable("reading"))?;
+        self.drained = batch.is_empty();
+        Ok(batch)
+    }
+
+    fn commit(&mut self, through_seq: u64, tally: Tally) -> Result<(), FeedError> {
+        let tally =
+            spool::Tally { delivered: tally.delivered, dropped: tally.dropped, quarantined: tally.quarantined };
+        self.cursor.commit(through_seq, &tally).map_err(unavailable("committing"))
+    }
+
+    fn quarantine(&mut self, record: &Stored, why: &str) -> Result<(), FeedError> {
+        let name = format!("poison.{}.{}", self.slot, record.seq);
+        let mut bytes = format!("{why}\n").into_bytes();
+        bytes.extend_from_slice(&record.payload);
+        // Where there is no room the record is counted all the same; that is the commit's work.
+        match spool::quarantine::keep(&self.folder, &name, &bytes) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(FeedError::Unavailable { doing: "setting a record aside", source }),
+        }
+    }
+
+    fn pending(&mut self) -> Pending {
+        let pending = self.cursor.pending().unwrap_or_default();
+        Pending { records: pending.records, oldest_unix_micros: pending.oldest_unix_micros }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_adopted && self.drained
+    }
+}
+
+/// What the slot's cursor in this folder remembers; None where it has none.
+pub(super) fn state_of(folder: &Folder, slot: &str) -> Option<State> {
+    let path = folder.path().join(format!("cursor.{slot}"));
+    let bytes = spool::disk::read(folder.disk(), &path, 2 * SLOT_BYTES).ok()?;
+    State::newest(&bytes).map(|(state, _)| state)
+}
+
+fn unavailable(doing: &'static str) -> impl FnOnce(SpoolError) -> FeedError {
+    move |error| FeedError::Unavailable { doing, source: std::io::Error::other(error) }
+}

@@ -1,0 +1,186 @@
+//! The running recorder: its threads, its status, its end.
+//!
+//! Four kinds of threads, all supervised: the spooler, one shipper per exporter, the keeper (disk
+//! housekeeping: adoption, deletion of what is delivered), and the watchdog (heartbeat record, own
+//! metrics, fencing of what stalls), which does no disk I/O. Dropping the guard shuts down with
+//! [`DROP_LIMIT`].
+
+pub(super) mod keeper;
+pub(super) mod watchdog;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::recorder::Recorder;
+use super::ring::Ring;
+use super::shipper::{self, Handle};
+use super::spool::Folder;
+use super::spool::cursor::state::State;
+use super::spooler::{self, Order};
+use super::{DATABASE_SLOT, feed};
+use crate::clock;
+use crate::supervise::thread::Child;
+
+pub(super) use self::keeper::Keeper;
+pub(super) use self::watchdog::Watchdog;
+
+/// Time a dropped guard gives to what is left.
+pub const DROP_LIMIT: Duration = Duration::from_secs(5);
+/// Period at which a wait for delivery looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// Period at which a wait for delivery says where it stands.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// A shipper and the slot that its cursors have.
+pub(super) struct Slot {
+    pub(super) name: &'static str,
+    pub(super) handle: Handle,
+}
+
+/// What became of this boot's records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Shutdown {
+    /// Records on disk.
+    pub durable: u64,
+    /// Of these, delivered by the database exporter.
+    pub delivered: u64,
+    /// Of these, still to be delivered: the next process of the folder does it.
+    pub pending: u64,
+    /// Records that were refused or are half written.
+    pub lost: u64,
+}
+
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shutdown { durable, delivered, pending, lost } = self;
+        write!(f, "{durable} records on disk, {delivered} delivered, {pending} pending, {lost} lost")
+    }
+}
+
+/// Where one exporter stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExporterStatus {
+    /// Its slot, such as `database`.
+    pub slot: &'static str,
+    /// Where it stands.
+    pub facts: shipper::Facts,
+}
+
+/// The running recorder.
+#[must_use = "dropping the guard ends the recorder"]
+pub struct Guard {
+    pub(super) recorder: Recorder,
+    pub(super) ring: Ring,
+    pub(super) folder: Folder,
+    pub(super) orders: Sender<Order>,
+    pub(super) spooler: Arc<Child>,
+    pub(super) standing: Arc<spooler::Standing>,
+    pub(super) slots: Arc<Vec<Slot>>,
+    pub(super) keeper: Keeper,
+    pub(super) watchdog: Watchdog,
+    pub(super) ended: bool,
+}
+
+impl Guard {
+    /// The hand that producers hold.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Waits until everything that was published before is on disk. False: not within `limit`.
+    pub fn flush(&self, limit: Duration) -> bool {
+        let (answer, answered) = bounded(1);
+        self.orders.send_timeout(Order::Flush(answer), limit).is_ok() && answered.recv_timeout(limit).is_ok()
+    }
+
+    /// Where each exporter stands.
+    pub fn exporters(&self) -> Vec<ExporterStatus> {
+        let status = |slot: &Slot| ExporterStatus { slot: slot.name, facts: slot.handle.standing().facts() };
+        self.slots.iter().map(status).collect()
+    }
+
+    /// Why records do not reach the disk; None: they do.
+    pub fn trouble(&self) -> Option<String> {
+        self.standing.trouble()
+    }
+
+    /// Waits until every exporter has everything, as long as that may still happen; `say` hears
+    /// from time to time why it takes so long. False: an exporter is blocked until somebody acts.
+    pub fn wait_delivered(&self, say: impl Fn(&str)) -> bool {
+        let mut said_at = clock::monotonic();
+        loop {
+            let left = |slot: &Slot| slot.handle.flush(LOOK).is_err();
+            let late: Vec<&Slot> = self.slots.iter().filter(|slot| left(slot)).collect();
+            if late.is_empty() {
+                return true;
+            }
+            for slot in &late {
+                let facts = slot.handle.standing().facts();
+                if let shipper::State::Blocked { .. } = facts.state {
+                    say(&format!("{} is blocked: {}", slot.name, last_error(&facts)));
+                    return false;
+                }
+                if clock::monotonic().saturating_sub(said_at) >= SAY_EVERY {
+                    said_at = clock::monotonic();
+                    let pending = facts.pending.records;
+                    say(&format!("{} has {pending} records to deliver: {}", slot.name, last_error(&facts)));
+                }
+            }
+        }
+    }
+
+    /// Writes and delivers what is left, for at most `limit`, and ends the threads. What is not
+    /// delivered stays on disk.
+    pub fn shutdown(mut self, limit: Duration) -> Shutdown {
+        self.end(limit)
+    }
+
+    fn end(&mut self, limit: Duration) -> Shutdown {
+        self.ended = true;
+        let deadline = clock::monotonic().saturating_add(limit);
+        let left = || deadline.saturating_sub(clock::monotonic()).max(LOOK);
+        self.watchdog.stop(LOOK);
+        self.ring.close();
+        let stopped = self.orders.send_timeout(Order::Stop, left()).is_ok() && self.spooler.wait(left());
+        self.keeper.adopt_once(left());
+        for slot in self.slots.iter() {
+            let _ = slot.handle.flush(left());
+        }
+        let shutdown = self.account();
+        for slot in self.slots.iter() {
+            slot.handle.stop(left());
+        }
+        let clean = stopped && self.standing.has_ended();
+        self.keeper.stop(clean, left());
+        shutdown
+    }
+
+    fn account(&self) -> Shutdown {
+        let counters = self.ring.counters();
+        let durable = self.folder.end().map(|end| end.records).unwrap_or(0);
+        let own = feed::state_of(&self.folder, DATABASE_SLOT);
+        let delivered = |state: &State| state.sources.values().map(|fates| fates.delivered).sum();
+        Shutdown {
+            durable,
+            delivered: own.as_ref().map_or(0, delivered),
+            pending: own.as_ref().map_or(durable, |state| durable.saturating_sub(state.ordinal)),
+            lost: counters.refused_total() + counters.half_written,
+        }
+    }
+}
+
+fn last_error(facts: &shipper::Facts) -> String {
+    facts.last_error.as_ref().map_or_else(|| "no error so far".to_owned(), |(_, text)| text.clone())
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.end(DROP_LIMIT);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the ring counted, folded into the spool's ledger: the conservation law holds across a kill
+//! because both the mapped header and the ledger outlive the process.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::record::{Kind, Level};
+use super::ring::{Counters, Recovered, Refused};
+use super::spool::segment::Piece;
+use super::spool::{Folder, SpoolError, ledger, walk};
+
+/// Folds in what a dead process's ring held, after all of it was appended. `interrupted`: spans
+/// that were appended on top.
+pub(super) fn fold_recovered(folder: &Folder, found: &Recovered, interrupted: u64) -> Result<(), SpoolError> {
+    let half_written = found.counters.half_written + found.half_written;
+    let entries = found.accepted().saturating_sub(count_sources(folder)?);
+    save(folder, &found.counters, entries + interrupted, half_written)
+}
+
+/// Folds in what this process's ring counted, after all of it was appended. `sources`: entries
+/// that defined a source, which are no records.
+pub(super) fn fold_own(folder: &Folder, counters: &Counters, sources: u64) -> Result<(), SpoolError> {
+    save(folder, counters, counters.accepted().saturating_sub(sources), counters.half_written)
+}
+
+fn save(folder: &Folder, counters: &Counters, accepted: u64, half_written: u64) -> Result<(), SpoolError> {
+    let mut refused: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    for (reason, levels) in Refused::COUNTED.iter().zip(&counters.refused) {
+        for (level, count) in Level::ALL.iter().zip(levels).filter(|(_, count)| **count > 0) {
+            refused.entry(reason.word().to_owned()).or_default().insert(level.word().to_owned(), *count);
+        }
+    }
+    let mut lost = BTreeMap::new();
+    if half_written > 0 {
+        lost.insert("half_written".to_owned(), half_written);
+    }
+    let mut ledger = ledger::Ledger::load(folder.disk(), folder.path(), folder.boot())?;
+    ledger.fold(&ledger::Counters {
+        offered: accepted + counters.refused_total(),
+        accepted,
+        refused,
+        lost,
+        ring_closed: true,
+    });
+    ledger.save(folder)
+}
+
+/// How many sources were defined in this folder.
+fn count_sources(folder: &Folder) -> Result<u64, SpoolError> {
+    let mut numbers = HashSet::new();
+    walk::walk(folder.disk(), folder.path(), folder.boot(), &mut |_, piece| {
+        if let Piece::Frame { header, .. } = piece
+            && header.kind == Kind::Source as u8
+        {
+            numbers.insert(header.source);
+        }
+    })?;
+    Ok(numbers.len() as u64)
+}

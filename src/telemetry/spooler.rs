@@ -1,0 +1,262 @@
+//! Ring to spool: the one consumer, on a thread of its own.
+//!
+//! It polls the ring in bulk (a wake-up per record would cost its producer more than the record
+//! itself), appends to the spool, and makes it durable every `sync_every`, at once for ERROR and
+//! when somebody asks. Only then is the room in the ring given back, so that a kill at any moment
+//! finds each record in one of the two. Where the spool fails nothing is released: records wait in
+//! the ring, and the spool is opened anew after a backoff. A generation that was replaced reads and
+//! releases nothing more, because the ring fences its consumer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::quiet::quiet;
+use super::record::Level;
+use super::ring::{Consumer, End, Ring};
+use super::spool::{Folder, SpoolConfig, SpoolError, Writer};
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::error;
+use crate::supervise::Pulse;
+
+/// Payload bytes that one read takes from the ring.
+const READ_BYTES: usize = 256 << 10;
+/// Period at which an empty ring is looked at.
+const POLL: Duration = Duration::from_millis(2);
+/// A producer that has reserved and not published for so long is passed over.
+const PRODUCER_PATIENCE: Duration = Duration::from_secs(1);
+/// Share of the ring in use above which a sync does not wait for its time.
+const FILL_SYNC: f64 = 0.4;
+/// Period at which room is kept on the disk.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+/// Wait before the spool is opened again.
+const BACKOFF: Backoff = Backoff { base: Duration::from_millis(50), ceiling: Duration::from_secs(2), jitter: 0.0 };
+
+/// What the spooler is told.
+pub(super) enum Order {
+    /// Something urgent is in the ring.
+    Wake,
+    /// Make everything durable that was published before this, then answer.
+    Flush(Sender<()>),
+    /// Make everything durable and end.
+    Stop,
+}
+
+/// What the spooler works on; shared by its generations.
+pub(super) struct Spooler {
+    pub(super) ring: Ring,
+    pub(super) folder: Folder,
+    pub(super) config: SpoolConfig,
+    pub(super) durable: Arc<AtomicU64>,
+    pub(super) orders: Receiver<Order>,
+    pub(super) standing: Arc<Standing>,
+    /// Slots that must have delivered a segment before it is deleted.
+    pub(super) slots: Vec<&'static str>,
+    /// Folders of dead processes that count against the same cap.
+    pub(super) adopted: Arc<Mutex<Vec<Folder>>>,
+    /// Tells the shippers that there is more.
+    pub(super) on_durable: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Where the spooler stands, for status.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    trouble: Mutex<Option<String>>,
+    ended: AtomicBool,
+}
+
+impl Standing {
+    /// Why records do not reach the disk; None: they do.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether everything was made durable at a stop.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn set(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+/// A consumer and a writer that go together; given up together.
+struct Hand {
+    consumer: Consumer,
+    writer: Writer,
+    unsynced_since: Option<Duration>,
+    urgent: bool,
+    room_at: Duration,
+}
+
+/// What a step leaves to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// There may be more: step again at once.
+    Worked,
+    /// The ring is empty.
+    Idle,
+    /// Another generation has taken over.
+    Fenced,
+}
+
+impl Spooler {
+    /// The body of one generation.
+    pub(super) fn run(&self, pulse: &Pulse, generation: u64) {
+        quiet(|| {
+            let (mut attempt, mut stopping, mut waiting) = (0, false, Vec::new());
+            while pulse.generation() == generation {
+                pulse.beat();
+                let outcome = self.open(generation > 0).and_then(|hand| match hand {
+                    Some(hand) => self.work(hand, pulse, generation, &mut stopping, &mut waiting),
+                    None => Ok(false),
+                });
+                match outcome {
+                    Ok(true) => return self.standing.ended.store(true, Ordering::Release),
+                    Ok(false) => attempt = 0,
+                    Err(trouble) => {
+                        self.standing.set(Some(error::chain(&trouble)));
+                        attempt += 1;
+                        if stopping {
+                            return;
+                        }
+                    }
+                }
+                let pause = BACKOFF.delay(attempt, 0.0);
+                stopping |= self.pause(pause, &mut waiting);
+            }
+        });
+    }
+
+    /// Opens the spool behind what is in it, and becomes the ring's consumer. None: another one
+    /// lives.
+    fn open(&self, replace: bool) -> Result<Option<Hand>, SpoolError> {
+        let consumer = if replace { self.ring.take_over() } else { self.ring.consumer() };
+        let Some(consumer) = consumer else { return Ok(None) };
+        let mut writer = Writer::open(&self.folder, self.config)?;
+        writer.set_slots(&self.slots);
+        Ok(Some(Hand { consumer, writer, unsynced_since: None, urgent: false, room_at: Duration::ZERO }))
+    }
+
+    /// Works until told to stop (true), fenced (false), or the spool fails.
+    fn work(
+        &self,
+        mut hand: Hand,
+        pulse: &Pulse,
+        generation: u64,
+        stopping: &mut bool,
+        waiting: &mut Vec<Sender<()>>,
+    ) -> Result<bool, SpoolError> {
+        while pulse.generation() == generation {
+            pulse.beat();
+            let now = clock::monotonic();
+            let step = self.step(&mut hand, now)?;
+            self.keep_room(&mut hand, now)?;
+            match step {
+                Step::Fenced => return Ok(false),
+                Step::Worked => pulse.progress(),
+                Step::Idle => {
+                    if hand.urgent || *stopping {
+                        self.sync(&mut hand)?;
+                    }
+                    if hand.unsynced_since.is_none() {
+                        for answer in waiting.drain(..) {
+                            let _ = answer.try_send(());
+                        }
+                        if *stopping {
+                            return Ok(true);
+                        }
+                    }
+                    *stopping |= self.pause(POLL, waiting);
+                    hand.urgent |= !waiting.is_empty();
+                    self.standing.set(None);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes what is published, at most one read; makes it durable when that is due.
+    fn step(&self, hand: &mut Hand, now: Duration) -> Result<Step, SpoolError> {
+        let Hand { consumer, writer, unsynced_since, urgent, .. } = hand;
+        let mut failed = None;
+        let batch = consumer.read(READ_BYTES, |entry| {
+            // What lies below was appended by an earlier hand.
+            if failed.is_some() || entry.seq < writer.next_seq() {
+                return;
+            }
+            *urgent |= entry.level >= Level::Error && entry.kind != super::record::Kind::Source;
+            if let Err(error) = writer.append(entry.seq, entry.kind, entry.level, entry.source, entry.payload) {
+                failed = Some(error);
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if batch.entries > 0 {
+            unsynced_since.get_or_insert(now);
+        }
+        let fill = self.ring.depth_bytes() as f64 / self.ring.capacity_bytes() as f64;
+        let due = unsynced_since.is_some_and(|since| now.saturating_sub(since) >= self.config.sync_every);
+        if due || fill > FILL_SYNC {
+            self.sync(hand)?;
+        }
+        match batch.end {
+            End::Fenced => Ok(Step::Fenced),
+            End::Limit => Ok(Step::Worked),
+            End::Empty => Ok(Step::Idle),
+            End::Unpublished => {
+                hand.consumer.skip_stalled(now, PRODUCER_PATIENCE);
+                Ok(Step::Idle)
+            }
+        }
+    }
+
+    /// Deletes what every exporter has, and the oldest over the cap.
+    fn keep_room(&self, hand: &mut Hand, now: Duration) -> Result<(), SpoolError> {
+        if now < hand.room_at {
+            return Ok(());
+        }
+        hand.room_at = now + ROOM_EVERY;
+        hand.writer.set_adopted(self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        hand.writer.keep_room()?;
+        metrics::gauge!(crate::catalogue::SPOOL_BYTES.name).set(hand.writer.bytes() as f64);
+        Ok(())
+    }
+
+    /// fdatasync, then the room is given back, then everybody may know.
+    fn sync(&self, hand: &mut Hand) -> Result<(), SpoolError> {
+        let before = clock::monotonic();
+        let through = hand.writer.sync()?;
+        let took = clock::monotonic().saturating_sub(before);
+        metrics::histogram!(crate::catalogue::FSYNC_DURATION.name).record(took.as_secs_f64());
+        if hand.consumer.release() {
+            if let Some(through) = through {
+                self.durable.fetch_max(through, Ordering::AcqRel);
+            }
+            hand.unsynced_since = None;
+            hand.urgent = false;
+            (self.on_durable)();
+        }
+        Ok(())
+    }
+
+    /// Waits for an order or the time; whether the order was to stop.
+    fn pause(&self, limit: Duration, waiting: &mut Vec<Sender<()>>) -> bool {
+        match self.orders.recv_timeout(limit) {
+            Ok(Order::Flush(answer)) => {
+                waiting.push(answer);
+                false
+            }
+            Ok(Order::Stop) => true,
+            Ok(Order::Wake) | Err(crossbeam_channel::RecvTimeoutError::Timeout) => false,
+            // Nobody is left who could tell us anything.
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => true,
+        }
+    }
+}
