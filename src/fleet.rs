@@ -5,10 +5,16 @@
 //! decision row stores it, `replay` reads it from a file. Explanation is never a second
 //! implementation of a rule that stands here.
 
+pub mod breaker;
 pub mod decision;
+pub mod demand;
+pub mod findings;
+pub mod gates;
+pub mod health;
 pub mod ids;
 pub mod outcome;
 pub mod policy;
+pub mod scaling;
 pub mod snapshot;
 pub mod state;
 pub mod task;

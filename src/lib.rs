@@ -33,3 +33,5 @@ pub mod provider;
 pub mod store;
 pub mod telemetry;
 
+#[cfg(feature = "full")]
+pub mod explain;

@@ -3,7 +3,17 @@
 //! A decision carries its reasons: each gate gives a verdict, the inputs in words, and when it
 //! lifts: at a time, at a condition, or never by itself. The executor makes no choices.
 
+mod decide;
+mod ends;
+mod scale_down;
+mod sentence;
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
+
+pub use decide::{DEFAULT_POOL, decide};
+pub use ends::NOT_LISTED_GRACE_SECONDS;
 
 use super::ids::WorkerId;
 use super::outcome::Outcome;
@@ -145,6 +155,25 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+}
+
+impl GateName {
+    /// The word of this gate.
+    pub fn word(self) -> &'static str {
+        match self {
+            GateName::Min => "min",
+            GateName::Max => "max",
+            GateName::FailureBreaker => "failure_breaker",
+            GateName::Observation => "observation",
+            GateName::Pause => "pause",
+            GateName::Override => "override",
+            GateName::Leader => "leader",
+            GateName::RateLimit => "rate_limit",
+            GateName::ProviderBackoff => "provider_backoff",
+            GateName::Balance => "balance",
+            GateName::Budget => "budget",
+        }
+    }
 }
 
 impl Action {

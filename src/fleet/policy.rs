@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The numbers that every snapshot has, also one written by hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "RawPolicy")]
 pub struct Policy {
     /// Workers to have, demand or not.
     pub min_workers: u32,
@@ -50,6 +50,42 @@ impl Default for Policy {
             idle_timeout_seconds: 300,
             log_silence_seconds: 300,
             live: None,
+        }
+    }
+}
+
+/// The numbers as written: absent and null are the default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    min_workers: Option<u32>,
+    max_workers: Option<u32>,
+    idle_buffer: Option<u32>,
+    user_task_limit: Option<u32>,
+    failure_rate_max: Option<f64>,
+    failure_window_seconds: Option<u64>,
+    failure_rate_min_workers: Option<u32>,
+    heartbeat_timeout_seconds: Option<u64>,
+    idle_timeout_seconds: Option<u64>,
+    log_silence_seconds: Option<u64>,
+    live: Option<PolicyLive>,
+}
+
+impl From<RawPolicy> for Policy {
+    fn from(raw: RawPolicy) -> Policy {
+        let or = Policy::default();
+        Policy {
+            min_workers: raw.min_workers.unwrap_or(or.min_workers),
+            max_workers: raw.max_workers.unwrap_or(or.max_workers),
+            idle_buffer: raw.idle_buffer.unwrap_or(or.idle_buffer),
+            user_task_limit: raw.user_task_limit.unwrap_or(or.user_task_limit),
+            failure_rate_max: raw.failure_rate_max.unwrap_or(or.failure_rate_max),
+            failure_window_seconds: raw.failure_window_seconds.unwrap_or(or.failure_window_seconds),
+            failure_rate_min_workers: raw.failure_rate_min_workers.unwrap_or(or.failure_rate_min_workers),
+            heartbeat_timeout_seconds: raw.heartbeat_timeout_seconds.unwrap_or(or.heartbeat_timeout_seconds),
+            idle_timeout_seconds: raw.idle_timeout_seconds.unwrap_or(or.idle_timeout_seconds),
+            log_silence_seconds: raw.log_silence_seconds.unwrap_or(or.log_silence_seconds),
+            live: raw.live,
         }
     }
 }

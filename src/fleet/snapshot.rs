@@ -8,7 +8,13 @@
 //! "Could not see" is never zero: `live.inputs` says for each input whether it was complete, and
 //! how old it is.
 
+mod file;
+mod format;
+
 use serde::{Deserialize, Serialize};
+
+pub use file::{IncidentFile, ParseError, parse};
+pub use format::parse_time;
 
 use super::ids::{BootId, PodId, TaskId, Term, WorkerId};
 use super::outcome::Outcome;
@@ -29,9 +35,10 @@ pub struct Snapshot {
     /// What this is, for humans.
     pub name: String,
     /// The instant, by the database's clock.
+    #[serde(deserialize_with = "format::time")]
     pub as_of: Time,
     /// The numbers in force.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "format::nullable")]
     pub policy: Policy,
     /// Workers that have not ended, and those that ended lately.
     pub workers: Vec<Worker>,
@@ -39,16 +46,16 @@ pub struct Snapshot {
     #[serde(default)]
     pub demand: Option<Demand>,
     /// Newest arrivals in `system_logs`; not a full log.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "format::nullable")]
     pub records: Vec<Record>,
     /// What only a running fleet knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "format::filled")]
     pub live: Option<Live>,
 }
 
 /// A worker, as old tools know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "format::RawWorker")]
 pub struct Worker {
     /// Its id.
     pub id: WorkerId,
@@ -57,28 +64,21 @@ pub struct Worker {
     /// The old word.
     pub status: Status,
     /// When it became active.
-    #[serde(default)]
     pub promoted_at: Option<Time>,
     /// Null until it has spoken.
-    #[serde(default)]
     pub first_heartbeat_at: Option<Time>,
     /// Null until it has spoken.
-    #[serde(default)]
     pub last_heartbeat_at: Option<Time>,
     /// When it ended.
-    #[serde(default)]
     pub ended_at: Option<Time>,
     /// Why it ended, in words.
-    #[serde(default)]
     pub reason: Option<String>,
     /// Tasks in its hands.
-    #[serde(default)]
     pub running_tasks: u32,
     /// Tasks it ever claimed; null = not known, which is not 0.
-    #[serde(default)]
     pub tasks_claimed: Option<u32>,
     /// What only a running fleet knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<WorkerLive>,
 }
 
@@ -171,7 +171,7 @@ impl PodStatus {
 #[serde(deny_unknown_fields)]
 pub struct Demand {
     /// One entry a user with tasks queued or in progress.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "format::nullable")]
     pub users: Vec<User>,
     /// What another count said, for comparison.
     #[serde(default)]
@@ -180,13 +180,13 @@ pub struct Demand {
     #[serde(default)]
     pub row_counts: Option<RowCounts>,
     /// What only a running fleet knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "format::filled")]
     pub live: Option<DemandLive>,
 }
 
 /// A user's part of the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "format::RawUser")]
 pub struct User {
     /// The user.
     pub user: String,
@@ -195,25 +195,20 @@ pub struct User {
     /// Tasks in hand.
     pub in_progress: u64,
     /// Credits; null = not known, no limit.
-    #[serde(default)]
     pub credits: Option<f64>,
     /// Whether cloud workers may run the user's tasks; null = not known, allowed.
-    #[serde(default)]
     pub cloud_enabled: Option<bool>,
     /// Queued tasks that wait for other tasks.
-    #[serde(default)]
     pub dependency_blocked: u64,
 }
 
 /// Row counts of a read, where its source may have cut it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "format::RawRowCounts")]
 pub struct RowCounts {
     /// Rows of `tasks`.
-    #[serde(default)]
     pub tasks: Option<u64>,
     /// Rows of `workers`.
-    #[serde(default)]
     pub workers: Option<u64>,
 }
 
@@ -230,20 +225,17 @@ pub struct DemandLive {
 
 /// A row that arrived in `system_logs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "format::RawRecord")]
 pub struct Record {
     /// Which kind of source.
     pub source_type: String,
     /// Which source.
-    #[serde(default)]
     pub source_id: Option<String>,
     /// When it was made.
     pub timestamp: Time,
     /// The cycle it belongs to.
-    #[serde(default)]
     pub cycle: Option<i64>,
     /// Its text.
-    #[serde(default)]
     pub message: Option<String>,
 }
 

@@ -144,6 +144,15 @@ pub enum Status {
 }
 
 impl Status {
+    /// All words.
+    pub const ALL: [Status; 6] =
+        [Status::Spawning, Status::Active, Status::Terminating, Status::Error, Status::Terminated, Status::Crashed];
+
+    /// The status of that word.
+    pub fn from_word(word: &str) -> Option<Status> {
+        Status::ALL.into_iter().find(|status| status.word() == word)
+    }
+
     /// The word in the database.
     pub fn word(self) -> &'static str {
         match self {
