@@ -10,6 +10,8 @@
 //! (I16); a task never has two accepted completions (I13); every ended worker has an outcome (I18).
 //! `system_logs` is only read here; the telemetry half writes it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,8 +25,19 @@ use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::PolicyLive;
 use crate::fleet::snapshot::{Demand, Pause, Record, Snapshot, Worker};
 use crate::fleet::state::WorkerState;
-use crate::fleet::task::{NewTask, Task, TaskStatus};
+use crate::fleet::task::{Bucket, NewTask, Task, TaskStatus};
 use crate::rpc;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod differential;
+mod log_rows;
+pub mod memory;
+mod snapshot_body;
+pub mod sqlite;
+mod task_rules;
+mod worker_row;
 
 /// What a store can answer beside what was asked for; variants are what callers do differently.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +59,16 @@ pub enum StoreError {
     Schema {
         /// What is wrong.
         detail: String,
+    },
+    /// The database's file cannot be used; nothing was changed.
+    #[error("cannot use {}: {detail}; {remedy}", path.display())]
+    Open {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        detail: String,
+        /// What to do about it.
+        remedy: String,
     },
     /// A row that cannot be read, or a change that the state machine forbids: that one row only.
     #[error("{what} cannot be used: {detail}")]
@@ -72,6 +95,25 @@ pub enum RpcError {
 pub type Result<T> = std::result::Result<T, StoreError>;
 /// The answer to a worker.
 pub type RpcResult<T> = std::result::Result<T, RpcError>;
+
+/// Where the store's clock stands.
+#[derive(Debug, Clone)]
+pub enum TimeSource {
+    /// The database's own clock.
+    Database,
+    /// Microseconds since 1970, set by tests and the simulator.
+    Fixed(Arc<AtomicI64>),
+}
+
+impl TimeSource {
+    /// What the statement that reads the clock is given: null = the database's own.
+    fn parameter(&self) -> Option<i64> {
+        match self {
+            TimeSource::Database => None,
+            TimeSource::Fixed(micros) => Some(micros.load(Ordering::SeqCst)),
+        }
+    }
+}
 
 /// A held lease: what every write of an orchestrator is guarded by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,6 +347,15 @@ pub struct UserTotals {
 /// Most rows that one read returns.
 pub const READ_ROWS_MAX: usize = 10_000;
 
+/// Most workers of one observation; more is no observation.
+pub const OBSERVED_WORKERS_MAX: usize = 100_000;
+/// Most users that one observation lists; the buckets count all of them.
+pub const DEMAND_USERS_MAX: usize = 10_000;
+/// Most rows of refused calls that are kept.
+pub const REFUSALS_ROWS_MAX: i64 = 10_000;
+/// Most process starts that are kept.
+pub const PROCESSES_ROWS_MAX: i64 = 10_000;
+
 /// Which log rows to read; oldest first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LogQuery {
@@ -330,7 +381,8 @@ pub struct LogQuery {
     pub grep: Option<String>,
     /// Arrived after this position (see [`LogRow::arrival`]); for following.
     pub after_arrival: Option<i64>,
-    /// At most this many, the newest ones; 0 = [`READ_ROWS_MAX`].
+    /// At most this many; 0 = [`READ_ROWS_MAX`]. The newest ones, but with `after_arrival` the next
+    /// ones in the order of arrival, so that a reader who follows skips nothing.
     pub limit: usize,
 }
 
@@ -428,6 +480,11 @@ pub trait Store: WorkerDoor {
     async fn task_totals(&self, user_task_limit: u32) -> Result<Vec<UserTotals>>;
     /// Cancels a task that has not ended. False: it had.
     async fn cancel_task(&self, task: TaskId) -> Result<bool>;
+    /// Holds a queued task back: it is counted in `bucket` (paused, poisoned, too_old or
+    /// wrong_type) and nobody can claim it. None: lets it go on. Audited.
+    async fn hold_task(&self, task: TaskId, bucket: Option<Bucket>, actor: &str, reason: &str) -> Result<()>;
+    /// What a user may do; null = not known, which limits nothing.
+    async fn set_user(&self, user: &str, credits: Option<f64>, cloud_enabled: Option<bool>) -> Result<()>;
 
     // --- leadership ---
 
@@ -462,10 +519,10 @@ pub trait Store: WorkerDoor {
 
     // --- reading back ---
 
-    /// Workers that have not ended and those created since; newest first, at most
-    /// [`READ_ROWS_MAX`].
+    /// Workers that have not ended and those created since (None: all); newest first, at most
+    /// `limit` (0 = [`READ_ROWS_MAX`]).
     async fn workers(&self, since: Option<Time>, limit: usize) -> Result<Vec<WorkerRow>>;
-    /// Decision rows, newest first.
+    /// Decision rows, newest first, at most `limit` (0 = [`READ_ROWS_MAX`]).
     async fn decisions(&self, since: Option<Time>, limit: usize) -> Result<Vec<DecisionRow>>;
     /// Rows of `system_logs`.
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>>;
@@ -490,3 +547,30 @@ pub trait Store: WorkerDoor {
     /// Processes, newest first.
     async fn processes(&self, limit: usize) -> Result<Vec<Process>>;
 }
+
+/// What an agent is told when it registers.
+fn registered(policy: &PolicyLive) -> rpc::Registered {
+    let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+    rpc::Registered {
+        heartbeat_seconds: seconds(policy.beat_ms),
+        dead_man_seconds: Duration::from_secs(policy.dead_man_seconds).as_secs_f64(),
+        poll_seconds: seconds(policy.claim_poll_ms),
+    }
+}
+
+/// Whether a task can be held in that bucket: only those that are not found by a rule.
+fn check_hold(task: TaskId, bucket: Bucket) -> Result<()> {
+    if matches!(bucket, Bucket::Paused | Bucket::Poisoned | Bucket::TooOld | Bucket::WrongType) {
+        return Ok(());
+    }
+    let detail = format!("nobody holds a task as {}", bucket.word());
+    Err(StoreError::BadRow { what: format!("task {task}"), detail })
+}
+
+/// The name of a caller that nobody may be, cut to what a row should hold.
+fn short(name: &str) -> &str {
+    &name[..name.floor_char_boundary(CALLER_BYTES_MAX)]
+}
+
+/// Longest worker id in `refusals`, bytes.
+const CALLER_BYTES_MAX: usize = 128;
