@@ -35,3 +35,7 @@ pub mod telemetry;
 
 #[cfg(feature = "full")]
 pub mod explain;
+#[cfg(feature = "full")]
+pub mod orchestrator;
+#[cfg(feature = "full")]
+pub mod watch;

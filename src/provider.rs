@@ -3,6 +3,9 @@
 //! A provider is slow, refuses for many reasons and loses answers; the types here keep apart what
 //! the caller must do differently. "Not listed" is evidence only where the listing is complete.
 
+pub mod fake;
+pub mod local;
+
 use async_trait::async_trait;
 
 use crate::clock::Time;
