@@ -26,7 +26,11 @@ pub mod rpc;
 pub mod supervise;
 
 #[cfg(feature = "full")]
+pub mod agent;
+#[cfg(feature = "full")]
 pub mod fleet;
+#[cfg(feature = "full")]
+pub mod gateway;
 #[cfg(feature = "full")]
 pub mod provider;
 #[cfg(feature = "full")]
