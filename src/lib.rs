@@ -38,6 +38,10 @@ pub mod store;
 pub mod telemetry;
 
 #[cfg(feature = "full")]
+pub mod cli;
+#[cfg(feature = "full")]
+pub mod config;
+#[cfg(feature = "full")]
 pub mod explain;
 #[cfg(feature = "full")]
 pub mod orchestrator;

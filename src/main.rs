@@ -1,3 +1,7 @@
-//! dogwatch's command line.
+//! dogwatch's command line; everything is in the library's `cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dogwatch::cli::main()
+}

@@ -1,0 +1,73 @@
+//! `dogwatch watch` as a process of its own, kept running.
+//!
+//! Under `up` it outlives a killed orchestrator, since that is what it is there to notice; the next
+//! `up` on the folder ends it and starts its own. Under `demo` it ends with its parent.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::Story;
+use crate::config::Config;
+use crate::supervise::Intensity;
+use crate::supervise::task::Group;
+
+/// Wait before a watch that has ended is started again.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Time it has to end after SIGTERM.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// Starts the watch as a member of `group`.
+pub(super) fn start(group: &Group, config: &Config, story: Story) {
+    let data_dir = config.data_dir.clone();
+    group.start("watch", Intensity::default(), move |pulse, mut stop| {
+        let data_dir = data_dir.clone();
+        async move {
+            while !stop.is_raised() {
+                pulse.beat();
+                let mut command = match watch_command(&data_dir, story) {
+                    Ok(command) => command,
+                    Err(error) => {
+                        tracing::error!(%error, "the watch cannot be started: nothing looks from outside");
+                        return;
+                    }
+                };
+                match command.spawn() {
+                    Ok(mut child) => {
+                        tokio::select! {
+                            status = child.wait() => tracing::error!(
+                                status = status.map_or_else(|error| error.to_string(), |status| status.to_string()),
+                                "the watch has ended and is started again"
+                            ),
+                            () = stop.raised() => end(child).await,
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "the watch cannot be started; trying again"),
+                }
+                if stop.raised_within(AGAIN_AFTER).await {
+                    return;
+                }
+            }
+        }
+    });
+}
+
+fn watch_command(data_dir: &std::path::Path, story: Story) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("watch").arg("--data-dir").arg(data_dir).stdin(Stdio::null()).stdout(Stdio::null());
+    if story == Story::Demo {
+        let pid = std::process::id().to_string();
+        command.args(["--demo", "--parent", &pid]).stderr(Stdio::null()).kill_on_drop(true);
+    }
+    Ok(command)
+}
+
+async fn end(mut child: tokio::process::Child) {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if tokio::time::timeout(END_WITHIN, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}

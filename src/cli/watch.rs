@@ -1,0 +1,137 @@
+//! `dogwatch watch`: the independent watchdog as a process of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::WatchArgs;
+use super::node::{self, Role, Story};
+use super::up::wait_for_signal;
+use super::{Outcome, open, render};
+use crate::config::{Config, Profile, hostname};
+use crate::error::{BadInput, Exit};
+use crate::fleet::ids::BootId;
+use crate::store::Process;
+use crate::supervise::Intensity;
+use crate::supervise::task::{Group, Stop};
+use crate::watch::alarms::Hysteresis;
+use crate::watch::notify::Webhook;
+use crate::watch::rules::Finding;
+use crate::watch::{Watch, WatchConfig, http};
+
+/// Time the watch's own recorder has to deliver what is left.
+const DELIVER_WITHIN: Duration = Duration::from_secs(3);
+/// Period at which a watch that must not outlive its parent looks at it.
+const PARENT_EVERY: Duration = Duration::from_millis(500);
+/// Rounds without an end after which /livez says so.
+const ROUNDS_MISSED: u32 = 10;
+
+pub(super) fn main(args: &WatchArgs, flags: Vec<(&'static str, String)>) -> Outcome {
+    let profile = if args.demo { Profile::Demo } else { Profile::Up };
+    let config = Config::load(profile, &flags)?;
+    open::data_dir(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    if args.once {
+        return runtime.block_on(once(&config, args.json));
+    }
+    let boot = BootId(uuid::Uuid::new_v4());
+    let story = if args.demo { Story::Demo } else { Story::Up };
+    let guard = node::install(node::recorder_config(&config, Role::Watch, boot), story)?;
+    let ended = runtime.block_on(run(&config, boot, args.parent));
+    let left = guard.shutdown(DELIVER_WITHIN);
+    tracing::debug!(%left, "recorder ended");
+    ended.map(|()| Exit::Ok)
+}
+
+async fn run(config: &Config, boot: BootId, parent: Option<u32>) -> anyhow::Result<()> {
+    let listener = node::bind(config.watch.listen).await?;
+    let metrics = node::metrics()?;
+    let watch = Watch::open(open::store(config).await?, watch_config(config, boot)?)?;
+    let silent_max = (config.watch.every + Duration::from_secs(5)) * ROUNDS_MISSED;
+    let pages = http::router(watch.pulse(), silent_max, Arc::clone(&metrics));
+    let group = Group::new();
+    let listener = listener.into_std()?;
+    group.start("watch-pages", Intensity::default(), move |_, stop| {
+        let (pages, listener) = (pages.clone(), listener.try_clone());
+        async move {
+            let served = async { http::serve(tokio::net::TcpListener::from_std(listener?)?, pages, stop).await };
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the watch's pages cannot be served");
+            }
+        }
+    });
+    let (handle, stop) = Stop::new();
+    let mut rounds = std::pin::pin!(watch.run(stop));
+    tokio::select! {
+        () = &mut rounds => {}
+        signal = wait_for_signal() => tracing::info!(signal = signal?, "told to end"),
+        () = parent_is_gone(parent) => tracing::info!("the parent is gone"),
+    }
+    handle.raise();
+    rounds.await;
+    group.stop(DELIVER_WITHIN).await;
+    Ok(())
+}
+
+/// Waits until the parent has ended; for ever where there is none to look at.
+async fn parent_is_gone(parent: Option<u32>) {
+    let Some(parent) = parent.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw)
+    else {
+        return std::future::pending().await;
+    };
+    while rustix::process::getppid() == Some(parent) {
+        tokio::time::sleep(PARENT_EVERY).await;
+    }
+}
+
+fn watch_config(config: &Config, boot: BootId) -> Result<WatchConfig, BadInput> {
+    let silence = Duration::from_secs(config.policy.log_silence_seconds);
+    let cycle = Duration::from_millis(config.policy.live.as_ref().map_or(30_000, |live| live.cycle_ms));
+    let webhook = config.watch.webhook.as_ref().map(|url| Webhook::new(&url.0, &config.fleet)).transpose()?;
+    Ok(WatchConfig {
+        data_dir: config.data_dir.clone(),
+        round: config.watch.every,
+        call_limit: config.watch.every.max(Duration::from_secs(1)),
+        limits: WatchConfig::limits_for(silence, cycle),
+        hysteresis: Hysteresis { hold: config.watch.every, clear: config.watch.every * 3 },
+        webhook,
+        process: Process {
+            boot_id: boot,
+            kind: "watch".to_owned(),
+            source_type: "watch".to_owned(),
+            source_id: format!("watch-{}", hostname()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: config.hash.clone(),
+            host: hostname(),
+            pid: std::process::id(),
+            started_at: crate::clock::now(),
+            seen_at: crate::clock::now(),
+            ended_at: None,
+        },
+    })
+}
+
+/// One round; what stands is on stdout.
+async fn once(config: &Config, json: bool) -> Outcome {
+    let mut watch_config = watch_config(config, BootId(uuid::Uuid::new_v4()))?;
+    watch_config.webhook = None;
+    let findings = crate::watch::look(&*open::store(config).await?, &watch_config).await;
+    if json {
+        let row = |finding: &Finding| {
+            serde_json::json!({
+                "alarm": finding.alarm.word(),
+                "source_type": finding.source.source_type,
+                "source_id": finding.source.source_id,
+                "since": finding.since,
+                "summary": finding.summary,
+            })
+        };
+        render::json("findings", &findings.iter().map(row).collect::<Vec<_>>())?;
+    } else if findings.is_empty() {
+        render::line("nothing is wrong")?;
+    } else {
+        for finding in &findings {
+            render::line(&finding.summary)?;
+        }
+    }
+    Ok(if findings.is_empty() { Exit::Ok } else { Exit::Problem })
+}
