@@ -1,1 +1,8 @@
-//! it
+//! Every test that needs more than one module, in one binary: one link, one place to look.
+//!
+//! Unit tests stand beside the code they test. What is here reads the whole tree (tidy, assets)
+//! or runs the whole program. Everything checkable is an ordinary test, so that the usual test
+//! command is the only one to know.
+
+mod assets;
+mod tidy;

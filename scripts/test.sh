@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged, in one command.
+#
+#   scripts/test.sh            all of it; bounded, for CI
+#   scripts/test.sh --quick    formatting, lints, tests of the library and of the tree
+#   scripts/test.sh --long     all of it, with the long kill matrix and simulation, and advisories
+#
+# Build output goes to CARGO_TARGET_DIR, by default a cache folder outside the clone. Needs cargo
+# with rustfmt and clippy, and a C compiler. promtool and amtool are unpacked from their Debian
+# packages where they are missing; no service is installed or started.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+mode=full
+for argument in "$@"; do
+    case "$argument" in
+        --quick) mode=quick ;;
+        --long) mode=long ;;
+        *)
+            echo "scripts/test.sh: unknown argument $argument; usage: scripts/test.sh [--quick | --long]" >&2
+            exit 2
+            ;;
+    esac
+done
+
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/dogwatch"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-never}"
+tools="$cache/tools"
+PATH="$PATH:$tools/usr/bin"
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Runs a command under a name, and says how long it took.
+step() {
+    local name="$1" began=$SECONDS
+    shift
+    say "$name"
+    "$@"
+    printf -- '-- %s: %d s\n' "$name" "$((SECONDS - began))"
+}
+
+# Runs a command as root, where that is possible without asking.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+# Unpacks the programs of Debian packages beside the build cache: installing the packages would
+# start their services.
+unpack() {
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    mkdir -p "$tools" "$scratch/packages"
+    (
+        cd "$scratch/packages"
+        apt-get download "$@" 2>/dev/null ||
+            { as_root apt-get update -qq && apt-get download "$@"; }
+    ) || return 1
+    local package
+    for package in "$scratch"/packages/*.deb; do
+        dpkg-deb -x "$package" "$tools"
+    done
+}
+
+need() {
+    local missing=()
+    command -v cc >/dev/null || as_root apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null ||
+        missing+=("a C compiler (Debian: gcc libc6-dev)")
+    command -v promtool >/dev/null || unpack prometheus || missing+=("promtool (Debian: prometheus)")
+    command -v amtool >/dev/null || unpack prometheus-alertmanager ||
+        missing+=("amtool (Debian: prometheus-alertmanager)")
+    cargo fmt --version >/dev/null 2>&1 || missing+=("rustfmt (rustup component add rustfmt)")
+    cargo clippy --version >/dev/null 2>&1 || missing+=("clippy (rustup component add clippy)")
+    if [ "${#missing[@]}" -gt 0 ]; then
+        echo "scripts/test.sh: missing, and not to be had from here; install:" >&2
+        printf '  %s\n' "${missing[@]}" >&2
+        exit 69
+    fi
+}
+
+run_tests() { cargo test --locked --profile ci "$@" 2>&1 | tee -a "$scratch/tests.log"; }
+
+run_deny() {
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "cargo-deny is not installed: licences, bans and sources are not checked here"
+        return
+    fi
+    # The advisories need the network: only in the long run.
+    local checks=(licenses bans sources)
+    [ "$mode" = long ] && checks+=(advisories)
+    cargo deny --locked check "${checks[@]}"
+}
+
+run_alerts() {
+    promtool check rules --lint-fatal alerts/dogwatch.yml
+    promtool test rules alerts/tests/*.yml
+    amtool check-config alerts/alertmanager.yml
+}
+
+run_demo() {
+    cargo build --locked --profile ci --bin dogwatch
+    timeout 120 "$CARGO_TARGET_DIR/ci/dogwatch" demo --json
+}
+
+# The sum over the closing lines of all test binaries.
+summary() {
+    awk '/^test result:/ { passed += $4; failed += $6 }
+         END { printf "\n%d passed, %d failed\n", passed, failed }' "$scratch/tests.log"
+}
+
+step "what is needed" need
+step "format" cargo fmt --check
+step "lints" cargo clippy --locked --profile ci --all-targets -- -D warnings
+if [ "$mode" = quick ]; then
+    step "tests" run_tests --lib
+    step "tests of the tree" run_tests --test it -- tidy assets
+    step "alert rules" run_alerts
+    summary
+    exit 0
+fi
+[ "$mode" = long ] && export DOGWATCH_TEST_LONG=1
+step "the flight recorder alone" \
+    cargo clippy --locked --profile ci --no-default-features --features telemetry --lib -- -D warnings
+step "tests" run_tests
+step "dependencies" run_deny
+step "alert rules" run_alerts
+step "demo" run_demo
+printf '\nall in %d s' "$SECONDS"
+summary
