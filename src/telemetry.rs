@@ -9,3 +9,4 @@
 
 pub mod exporter;
 pub mod record;
+pub mod spool;

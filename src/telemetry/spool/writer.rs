@@ -1,0 +1,266 @@
+//! Appends entries to segments and makes them durable.
+//!
+//! Entries are buffered in memory, written in large pieces, and durable when [`Writer::sync`] has
+//! said so: data first, then the folder where a file was made. After any failed write or fsync the
+//! file is never touched again; the writer goes back to what was durable and says from which
+//! sequence on the caller appends anew. It always begins with a fresh segment, so nothing ever
+//! follows a torn tail. For one thread.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::disk::DiskFile;
+use super::folder::{End, Folder, Tail};
+use super::frame::{self, Header, OVERHEAD_BYTES, PAYLOAD_BYTES_MAX};
+use super::segment::{self, Piece, Reader, SegmentHeader};
+use super::{SpoolConfig, SpoolError};
+use crate::telemetry::record::{Kind, Level};
+
+/// Buffered entries are written to the file when they are so many bytes.
+const FLUSH_BYTES: usize = 256 * 1024;
+
+/// The one writer of a folder.
+pub struct Writer {
+    folder: Folder,
+    config: SpoolConfig,
+    active: Option<Active>,
+    buffer: Vec<u8>,
+    now: Mark,
+    synced: Mark,
+    /// JSON of the sources in force.
+    sources: BTreeMap<u16, Vec<u8>>,
+    /// First sequence of a file that was given up before anything in it was durable.
+    given_up: Option<u64>,
+}
+
+/// The segment that is being written.
+struct Active {
+    file: Box<dyn DiskFile>,
+    first: u64,
+    /// Bytes in the file.
+    written: u64,
+    /// Whether the folder knows the file durably.
+    named: bool,
+}
+
+/// How far something has come.
+#[derive(Debug, Clone, Default)]
+struct Mark {
+    end: End,
+    by_source: BTreeMap<u16, u64>,
+}
+
+impl Writer {
+    /// Opens the folder for appending, behind what is in it.
+    ///
+    /// # Errors
+    /// As the disk tells.
+    pub fn open(folder: &Folder, config: SpoolConfig) -> Result<Writer, SpoolError> {
+        let mut mark = Mark { end: folder.end()?, by_source: BTreeMap::new() };
+        let mut sources = BTreeMap::new();
+        recover(folder, &mut mark, &mut sources)?;
+        let mut tail = folder.tail();
+        *tail = Tail { live: true, active: None, generation: tail.generation + 1, end: Some(mark.end) };
+        drop(tail);
+        Ok(Writer {
+            folder: folder.clone(),
+            config,
+            active: None,
+            buffer: Vec::new(),
+            synced: mark.clone(),
+            now: mark,
+            sources,
+            given_up: None,
+        })
+    }
+
+    /// The lowest sequence that [`Writer::append`] takes; what lies below is in the spool.
+    pub fn next_seq(&self) -> u64 {
+        self.now.end.next
+    }
+
+    /// Adds an entry; it is durable when a [`Writer::sync`] after it has succeeded.
+    ///
+    /// # Errors
+    /// [`SpoolError::Distrusted`]: append again from there on. [`SpoolError::TooLarge`] and
+    /// [`SpoolError::OutOfOrder`] concern this entry only. [`SpoolError::Io`]: no segment could be
+    /// made; this entry is not taken.
+    pub fn append(
+        &mut self,
+        seq: u64,
+        kind: Kind,
+        level: Level,
+        source: u16,
+        payload: &[u8],
+    ) -> Result<(), SpoolError> {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(SpoolError::TooLarge { bytes: payload.len(), limit: PAYLOAD_BYTES_MAX });
+        }
+        if seq < self.now.end.next {
+            return Err(SpoolError::OutOfOrder { seq, next: self.now.end.next });
+        }
+        let copies = if kind == Kind::Source { 2 } else { 1 };
+        let bytes = (copies * (OVERHEAD_BYTES + payload.len())) as u64;
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|a| a.written + self.buffer.len() as u64 + bytes > self.config.segment_bytes)
+        {
+            self.sync()?;
+            self.active = None;
+        }
+        if self.active.is_none() {
+            self.begin_segment(seq)?;
+        }
+        let of_source = self.now.by_source.entry(source).or_default();
+        let ordinal = if kind == Kind::Source { *of_source } else { self.now.end.records };
+        let (kind, level) = (kind as u8, level as u8);
+        let header = Header { payload_bytes: 0, seq, ordinal, kind, level, source };
+        let salt = self.active.as_ref().map_or(0, |active| frame::salt(self.folder.boot(), active.first));
+        for _ in 0..copies {
+            frame::encode(&mut self.buffer, salt, header, payload);
+        }
+        if kind == Kind::Source as u8 {
+            self.sources.insert(source, payload.to_vec());
+        } else {
+            *of_source += 1;
+            self.now.end.records += 1;
+        }
+        self.now.end.next = seq + 1;
+        if self.buffer.len() >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what is buffered to the file, from where cursors read it.
+    ///
+    /// # Errors
+    /// [`SpoolError::Distrusted`].
+    pub fn flush(&mut self) -> Result<(), SpoolError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        if let Err(source) = active.file.write_at(active.written, &self.buffer) {
+            return Err(self.give_up(source));
+        }
+        active.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        let mut tail = self.folder.tail();
+        tail.active = Some((active.first, active.written));
+        tail.end = Some(self.now.end);
+        Ok(())
+    }
+
+    /// Makes all that was appended durable; the answer is the highest sequence that is, and `None`
+    /// where the folder holds none.
+    ///
+    /// # Errors
+    /// [`SpoolError::Distrusted`].
+    pub fn sync(&mut self) -> Result<Option<u64>, SpoolError> {
+        self.flush()?;
+        if let Some(active) = &mut self.active
+            && (self.synced.end.next < self.now.end.next || !active.named)
+        {
+            let synced = active.file.sync_data();
+            let named = synced.and_then(|()| match active.named {
+                true => Ok(()),
+                false => self.folder.disk().sync_dir(self.folder.path()),
+            });
+            if let Err(source) = named {
+                return Err(self.give_up(source));
+            }
+            active.named = true;
+            self.synced.clone_from(&self.now);
+        }
+        Ok(self.synced.end.next.checked_sub(1))
+    }
+
+    /// Makes the segment that begins with `first`; its header and sources are buffered.
+    fn begin_segment(&mut self, first: u64) -> Result<(), SpoolError> {
+        let path = segment::path(self.folder.path(), first);
+        let disk = self.folder.disk();
+        if let Some(given_up) = self.given_up {
+            let path = segment::path(self.folder.path(), given_up);
+            match disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(SpoolError::io("remove", &path, error));
+                }
+                _ => self.given_up = None,
+            }
+        }
+        let file = disk.create(&path).map_err(|source| SpoolError::io("make segment", &path, source))?;
+        let boot = self.folder.boot();
+        let records_before = self.now.end.records;
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&segment::encode_header(SegmentHeader { boot, first, records_before }));
+        let salt = frame::salt(boot, first);
+        for (&source, json) in &self.sources {
+            let header = Header {
+                payload_bytes: 0,
+                seq: self.now.end.next.saturating_sub(1),
+                ordinal: self.now.by_source.get(&source).copied().unwrap_or(0),
+                kind: Kind::Source as u8,
+                level: 0,
+                source,
+            };
+            frame::encode(&mut self.buffer, salt, header, json);
+            frame::encode(&mut self.buffer, salt, header, json);
+        }
+        self.active = Some(Active { file, first, written: 0, named: false });
+        self.folder.tail().active = Some((first, 0));
+        Ok(())
+    }
+
+    /// Never trusts the active file again and goes back to what is durable.
+    fn give_up(&mut self, source: io::Error) -> SpoolError {
+        if let Some(active) = self.active.take()
+            && active.first >= self.synced.end.next
+        {
+            self.given_up = Some(active.first);
+        }
+        self.buffer.clear();
+        self.now.clone_from(&self.synced);
+        let mut tail = self.folder.tail();
+        tail.active = None;
+        tail.generation += 1;
+        tail.end = Some(self.now.end);
+        SpoolError::Distrusted { first_unsynced: self.now.end.next, source }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut tail = self.folder.tail();
+        tail.live = false;
+        tail.active = None;
+        tail.end = None;
+    }
+}
+
+/// Learns the sources and their counts from the last segment, makes that segment durable, and
+/// puts a segment without any frame out of the way of a fresh one of the same name.
+fn recover(folder: &Folder, mark: &mut Mark, sources: &mut BTreeMap<u16, Vec<u8>>) -> Result<(), SpoolError> {
+    let (disk, path) = (folder.disk(), folder.path());
+    let told = |source| SpoolError::io("recover", path, source);
+    for last in segment::list(disk, path).map_err(told)?.into_iter().rev() {
+        let mut reader = Reader::open(disk, path, folder.boot(), last.first)?;
+        let mut found = false;
+        while let Some(piece) = reader.next(last.bytes).map_err(told)? {
+            let Piece::Frame { header, payload } = piece else { continue };
+            found = true;
+            let count = mark.by_source.entry(header.source).or_default();
+            if header.kind == Kind::Source as u8 {
+                *count = (*count).max(header.ordinal);
+                sources.insert(header.source, payload.to_vec());
+            } else {
+                *count += 1;
+            }
+        }
+        if found {
+            disk.open_write(&segment::path(path, last.first)).and_then(|mut f| f.sync_data()).map_err(told)?;
+            disk.sync_dir(path).map_err(told)?;
+            break;
+        }
+        disk.remove(&segment::path(path, last.first)).map_err(told)?;
+    }
+    Ok(())
+}
