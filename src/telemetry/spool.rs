@@ -16,9 +16,9 @@
 //!   <first sequence, 20 digits>.dws       segments
 //!   cursor.<slot>                         how far that slot has come
 //!   ledger.json                           counters of this boot
-//!   quarantine/                           bytes that are no right frame, and poison records
 //!   reserve                               1 MiB that is given back when the disk is full
 //! spool/ledgers/<micros>-<boot id>.json   what remains of a boot when all is delivered
+//! spool/quarantine/<boot id>.<what>       bytes that are no right frame, and poison records
 //!
 //! segment = header, frame...
 //! header   0  8  "DOGWATCH"
@@ -63,7 +63,14 @@ pub mod cursor;
 pub mod disk;
 pub mod folder;
 pub mod frame;
+pub mod ledger;
+pub mod quarantine;
+pub mod repair;
+pub mod retention;
+pub mod room;
 pub mod segment;
+pub mod verify;
+pub mod walk;
 pub mod writer;
 
 use std::io;
@@ -71,6 +78,8 @@ use std::path::{Path, PathBuf};
 
 pub use cursor::{Cursor, Pending, Tally};
 pub use folder::Folder;
+pub use ledger::{Counters, Ledger};
+pub use verify::{Line, verify};
 pub use writer::Writer;
 
 /// Limits of a spool.

@@ -17,11 +17,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use self::state::{SLOT_BYTES, State};
 use super::SpoolError;
 use super::disk::{self, DiskFile};
 use super::folder::Folder;
 use super::frame::Header;
+use super::quarantine;
 use super::segment::{self, Piece, Reader};
 use crate::telemetry::record::{Kind, Level, Source, Stored};
 
@@ -330,7 +333,11 @@ impl Cursor {
                         return Ok(Some(stored));
                     }
                 }
-                Some(Piece::Damaged { .. }) => open.damaged = true,
+                Some(Piece::Damaged { offset, bytes, .. }) => {
+                    open.damaged = true;
+                    // Best effort: what is missing is counted whether or not its bytes are kept.
+                    let _ = quarantine::keep_damaged(&self.folder, open.segment, offset, bytes);
+                }
                 None => {
                     let (limit, growing) = visible(&self.folder, &open.reader, open.segment).map_err(told)?;
                     if limit > open.limit {
@@ -338,7 +345,12 @@ impl Cursor {
                     } else if growing {
                         return Ok(None);
                     } else {
-                        open.damaged |= open.reader.offset() < limit;
+                        let (segment, offset) = (open.segment, open.reader.offset());
+                        let torn = open.reader.rest(limit).map_err(told)?;
+                        if !torn.is_empty() {
+                            open.damaged = true;
+                            let _ = quarantine::keep_damaged(&self.folder, segment, offset, torn);
+                        }
                         if !self.open_next()? {
                             return Ok(None);
                         }
@@ -365,7 +377,8 @@ impl Cursor {
         }
         let missing = header.ordinal.saturating_sub(self.expected);
         self.expected = header.ordinal + 1;
-        let unknown = || Arc::new(unknown(&self.folder, header.source));
+        let boot = self.state.boot;
+        let unknown = || Arc::new(unknown(boot, header.source));
         let source = self.sources.entry(header.source).or_insert_with(unknown).clone();
         let unix_micros = unix_micros(kind, &payload);
         self.flights.push_back(Flight { seq: header.seq, source: header.source, missing, cause, end, unix_micros });
@@ -466,8 +479,8 @@ fn visible(folder: &Folder, reader: &Reader, segment: u64) -> io::Result<(u64, b
 }
 
 /// Stands for a source whose frames are all damaged: its records are still delivered.
-fn unknown(folder: &Folder, number: u16) -> Source {
-    let source_id = format!("{}/{number}", folder.boot().hyphenated());
+pub(super) fn unknown(boot: Uuid, number: u16) -> Source {
+    let source_id = format!("{}/{number}", boot.hyphenated());
     Source { source_type: "unknown".to_owned(), source_id, resource: Vec::new() }
 }
 

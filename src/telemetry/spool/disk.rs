@@ -142,16 +142,18 @@ pub fn read(disk: &dyn Disk, path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As the disk tells; what was there before is then still there.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("tmp");
-    match disk.remove(&beside) {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = Path::new(&beside);
+    match disk.remove(beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = disk.create(&beside)?;
+    let mut file = disk.create(beside)?;
     file.write_at(0, bytes)?;
     file.sync_data()?;
     drop(file);
-    disk.rename(&beside, path)?;
+    disk.rename(beside, path)?;
     disk.sync_dir(path.parent().unwrap_or(path))
 }
 

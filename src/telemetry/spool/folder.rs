@@ -8,14 +8,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::SpoolError;
 use super::disk::{Disk, Lock};
+use super::ledger::Ledger;
 use super::segment::{self, Piece, Reader};
 use crate::telemetry::record::Kind;
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// A folder that this process holds; clones share it.
 #[derive(Clone)]
@@ -32,7 +34,7 @@ struct Inner {
 }
 
 /// Where the records of a folder end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct End {
     /// The lowest sequence that may come.
     pub next: u64,
@@ -99,6 +101,11 @@ impl Folder {
         &self.inner.path
     }
 
+    /// The folder of all boots.
+    pub fn root(&self) -> &Path {
+        self.inner.path.parent().unwrap_or(&self.inner.path)
+    }
+
     /// Whose records are in it.
     pub fn boot(&self) -> Uuid {
         self.inner.boot
@@ -155,15 +162,15 @@ pub fn adopt_all(root: &Path, disk: &Arc<dyn Disk>, max: usize) -> Result<Vec<Fo
     Ok(folders)
 }
 
-/// Where the records on disk end. Counts a record whose payload is bad, and one for bytes at the
+/// Where the records on disk end, or where the ledger says that they ended. Counts a record whose payload is bad, and one for bytes at the
 /// very end that are no frame and no torn one: they were records.
-fn find_end(disk: &dyn Disk, path: &Path, boot: Uuid) -> Result<End, SpoolError> {
+pub(super) fn find_end(disk: &dyn Disk, path: &Path, boot: Uuid) -> Result<End, SpoolError> {
     let told = |source| SpoolError::io("read", path, source);
-    let mut end = End::default();
+    let mut end = Ledger::load(disk, path, boot)?.end;
     for segment in segment::list(disk, path).map_err(told)?.into_iter().rev() {
         let mut reader = Reader::open(disk, path, boot, segment.first)?;
         let before = reader.header().map(|header| header.records_before);
-        end.records = end.records.max(before.unwrap_or(0));
+        let mut here = before.unwrap_or(0);
         let mut found = before.is_some();
         let mut junk = false;
         while let Some(piece) = reader.next(segment.bytes).map_err(told)? {
@@ -178,10 +185,10 @@ fn find_end(disk: &dyn Disk, path: &Path, boot: Uuid) -> Result<End, SpoolError>
             end.next = end.next.max(header.seq + 1);
             if header.kind != Kind::Source as u8 {
                 found = true;
-                end.records = end.records.max(header.ordinal + 1);
+                here = header.ordinal + 1;
             }
         }
-        end.records += u64::from(junk);
+        end.records = end.records.max(here.saturating_add(u64::from(junk)));
         if found && end.next > 0 {
             break;
         }

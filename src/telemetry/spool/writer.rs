@@ -9,20 +9,22 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::disk::DiskFile;
+use super::disk::{self, DiskFile};
 use super::folder::{End, Folder, Tail};
 use super::frame::{self, Header, OVERHEAD_BYTES, PAYLOAD_BYTES_MAX};
+use super::ledger::{Appended, Ledger};
+use super::room::Room;
 use super::segment::{self, Piece, Reader, SegmentHeader};
-use super::{SpoolConfig, SpoolError};
-use crate::telemetry::record::{Kind, Level};
+use super::{SpoolConfig, SpoolError, quarantine};
+use crate::telemetry::record::{Kind, Level, Source};
 
 /// Buffered entries are written to the file when they are so many bytes.
 const FLUSH_BYTES: usize = 256 * 1024;
 
 /// The one writer of a folder.
 pub struct Writer {
-    folder: Folder,
-    config: SpoolConfig,
+    pub(super) folder: Folder,
+    pub(super) config: SpoolConfig,
     active: Option<Active>,
     buffer: Vec<u8>,
     now: Mark,
@@ -31,6 +33,9 @@ pub struct Writer {
     sources: BTreeMap<u16, Vec<u8>>,
     /// First sequence of a file that was given up before anything in it was durable.
     given_up: Option<u64>,
+    /// Counters of this boot; saved at each rotation and when somebody asks.
+    pub(super) ledger: Ledger,
+    pub(super) room: Room,
 }
 
 /// The segment that is being written.
@@ -62,7 +67,8 @@ impl Writer {
         let mut tail = folder.tail();
         *tail = Tail { live: true, active: None, generation: tail.generation + 1, end: Some(mark.end) };
         drop(tail);
-        Ok(Writer {
+        let ledger = Ledger::load(folder.disk(), folder.path(), folder.boot())?;
+        let mut writer = Writer {
             folder: folder.clone(),
             config,
             active: None,
@@ -71,7 +77,12 @@ impl Writer {
             now: mark,
             sources,
             given_up: None,
-        })
+            ledger,
+            room: Room::default(),
+        };
+        writer.reserve();
+        writer.keep_room()?;
+        Ok(writer)
     }
 
     /// The lowest sequence that [`Writer::append`] takes; what lies below is in the spool.
@@ -106,8 +117,7 @@ impl Writer {
             .as_ref()
             .is_some_and(|a| a.written + self.buffer.len() as u64 + bytes > self.config.segment_bytes)
         {
-            self.sync()?;
-            self.active = None;
+            self.rotate()?;
         }
         if self.active.is_none() {
             self.begin_segment(seq)?;
@@ -142,6 +152,7 @@ impl Writer {
         if let Err(source) = active.file.write_at(active.written, &self.buffer) {
             return Err(self.give_up(source));
         }
+        self.room.grow(self.buffer.len() as u64);
         active.written += self.buffer.len() as u64;
         self.buffer.clear();
         let mut tail = self.folder.tail();
@@ -174,6 +185,45 @@ impl Writer {
         Ok(self.synced.end.next.checked_sub(1))
     }
 
+    /// The boot's counters, to fold the ring's totals in; they are saved by [`Writer::save_ledger`]
+    /// and at each rotation.
+    pub fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    /// Saves the ledger with what is durably appended.
+    ///
+    /// # Errors
+    /// As the disk tells.
+    pub fn save_ledger(&mut self) -> Result<(), SpoolError> {
+        self.ledger.end = self.synced.end;
+        self.ledger.sources = self.appended();
+        self.ledger.save(&self.folder)
+    }
+
+    /// What is durably appended, by source.
+    fn appended(&self) -> Vec<Appended> {
+        let by_source = self.synced.by_source.iter().map(|(&number, &records)| {
+            let json = self.sources.get(&number);
+            let source: Option<Source> = json.and_then(|json| serde_json::from_slice(json).ok());
+            let (source_type, source_id) = source.map(|s| (s.source_type, s.source_id)).unwrap_or_default();
+            Appended { number, source_type, source_id, records }
+        });
+        by_source.collect()
+    }
+
+    /// Closes the active segment; the next entry begins another.
+    fn rotate(&mut self) -> Result<(), SpoolError> {
+        self.sync()?;
+        self.active = None;
+        self.folder.tail().active = None;
+        // What is appended is durable already; ledger and room are tried again at the next chance.
+        let _ = self.save_ledger();
+        self.reserve();
+        let _ = self.keep_room();
+        Ok(())
+    }
+
     /// Makes the segment that begins with `first`; its header and sources are buffered.
     fn begin_segment(&mut self, first: u64) -> Result<(), SpoolError> {
         let path = segment::path(self.folder.path(), first);
@@ -187,7 +237,14 @@ impl Writer {
                 _ => self.given_up = None,
             }
         }
-        let file = disk.create(&path).map_err(|source| SpoolError::io("make segment", &path, source))?;
+        let file = match disk.create(&path) {
+            Ok(file) => file,
+            Err(source) => {
+                let error = SpoolError::io("make segment", &path, source);
+                self.make_way(&error);
+                return Err(error);
+            }
+        };
         let boot = self.folder.boot();
         let records_before = self.now.end.records;
         self.buffer.clear();
@@ -223,7 +280,10 @@ impl Writer {
         tail.active = None;
         tail.generation += 1;
         tail.end = Some(self.now.end);
-        SpoolError::Distrusted { first_unsynced: self.now.end.next, source }
+        drop(tail);
+        let error = SpoolError::Distrusted { first_unsynced: self.now.end.next, source };
+        self.make_way(&error);
+        error
     }
 }
 
@@ -260,6 +320,8 @@ fn recover(folder: &Folder, mark: &mut Mark, sources: &mut BTreeMap<u16, Vec<u8>
             disk.sync_dir(path).map_err(told)?;
             break;
         }
+        let bytes = disk::read(disk, &segment::path(path, last.first), quarantine::FILE_BYTES_MAX).map_err(told)?;
+        quarantine::keep_damaged(folder, last.first, 0, &bytes).map_err(told)?;
         disk.remove(&segment::path(path, last.first)).map_err(told)?;
     }
     Ok(())
