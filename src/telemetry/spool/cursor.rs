@@ -28,6 +28,9 @@ use super::quarantine;
 use super::segment::{self, Piece, Reader};
 use crate::telemetry::record::{Kind, Level, Source, Stored};
 
+/// Length of a cursor file.
+const FILE_BYTES: usize = 2 * SLOT_BYTES;
+
 /// What became of the records that a commit covers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -123,7 +126,7 @@ impl Cursor {
     pub fn open(folder: &Folder, slot: &str) -> Result<Cursor, SpoolError> {
         let path = folder.path().join(format!("cursor.{slot}"));
         let told = |source| SpoolError::io("open cursor", &path, source);
-        let found = match disk::read(folder.disk(), &path, 2 * SLOT_BYTES) {
+        let found = match disk::read(folder.disk(), &path, FILE_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             other => Some(other.map_err(told)?),
         };
@@ -148,7 +151,9 @@ impl Cursor {
             tail_generation: folder.tail().generation,
         };
         cursor.clamp()?;
-        if found.is_none() {
+        if cursor.state.generation == 0 || found.is_none_or(|bytes| bytes.len() < FILE_BYTES) {
+            // Whole at once, so that a commit on a full disk needs no more room.
+            cursor.file.write_at(0, &[0; FILE_BYTES]).map_err(told)?;
             cursor.save()?;
             cursor.sync()?;
             folder.disk().sync_dir(folder.path()).map_err(told)?;
@@ -246,7 +251,9 @@ impl Cursor {
             // A file whose fsync failed is not trusted again: its content goes to a fresh one.
             let told = |source| SpoolError::io("replace cursor", &self.path, source);
             let disk = self.folder.disk();
-            disk::replace(disk, &self.path, &self.state.encode()).map_err(told)?;
+            let mut bytes = self.state.encode();
+            bytes.resize(FILE_BYTES, 0);
+            disk::replace(disk, &self.path, &bytes).map_err(told)?;
             self.file = disk.open_write(&self.path).map_err(told)?;
             (self.durable_slot, self.dirty) = (0, false);
             return Ok(());

@@ -200,3 +200,6 @@ pub(super) fn find_end(disk: &dyn Disk, path: &Path, boot: Uuid) -> Result<End, 
 fn is_junk(bytes: &[u8]) -> bool {
     bytes.iter().any(|&byte| byte != 0)
 }
+
+#[cfg(test)]
+mod tests;

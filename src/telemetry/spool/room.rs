@@ -96,6 +96,14 @@ impl Writer {
         Ok(evicted)
     }
 
+    /// Learns how many bytes are there; deletes nothing, as the slots are not named yet.
+    pub(super) fn count_bytes(&mut self) -> Result<(), SpoolError> {
+        let segments = segment::list(self.folder.disk(), self.folder.path());
+        let segments = segments.map_err(|source| SpoolError::io("list", self.folder.path(), source))?;
+        self.room.bytes = segments.iter().map(|segment| segment.bytes).sum();
+        Ok(())
+    }
+
     /// Makes the reserve where it is missing; without it, deletes on a full disk may fail.
     pub(super) fn reserve(&self) {
         let path = self.folder.path().join(RESERVE);
@@ -187,3 +195,6 @@ fn remove(folder: &Folder, first: u64) -> Result<(), SpoolError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

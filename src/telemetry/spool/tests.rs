@@ -1,5 +1,7 @@
 //! What tests of the spool share, and the stories that need all its parts.
 
+mod model;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -81,7 +81,7 @@ impl Writer {
             room: Room::default(),
         };
         writer.reserve();
-        writer.keep_room()?;
+        writer.count_bytes()?;
         Ok(writer)
     }
 
@@ -326,3 +326,6 @@ fn recover(folder: &Folder, mark: &mut Mark, sources: &mut BTreeMap<u16, Vec<u8>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
