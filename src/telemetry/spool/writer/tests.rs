@@ -31,7 +31,7 @@ fn append_and_sync(writer: &mut Writer, ring: std::ops::RangeInclusive<u64>, dis
                 assert_eq!(durable, Some(*ring.end()));
                 return failures;
             }
-            Err(SpoolError::Distrusted { first_unsynced, .. }) => next = first_unsynced,
+            Err(SpoolError::Distrusted { first_unsynced, .. }) => next = first_unsynced.max(*ring.start()),
             Err(SpoolError::Io { .. }) => next = writer.next_seq().max(*ring.start()),
             Err(other) => panic!("{other}"),
         }
