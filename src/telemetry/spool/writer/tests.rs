@@ -89,6 +89,23 @@ fn a_cursor_follows_through_a_segment_that_was_given_up() {
 }
 
 #[test]
+fn what_was_appended_anew_is_read_there_and_not_in_the_file_that_was_given_up() {
+    let (memory, disk, folder) = faulty();
+    let mut writer = Writer::open(&folder, SpoolConfig::default()).unwrap();
+    append_and_sync(&mut writer, 1..=5, &disk);
+    let path = segment::path(folder.path(), 1);
+    let durable = memory.len(&path).unwrap() as usize;
+    append(&mut writer, 6..=8);
+    disk.fail(Op::Sync, ErrorKind::Other, 0, 1);
+    writer.sync().unwrap_err();
+    memory.tamper(&path, |bytes| bytes[durable] ^= 1);
+    append_and_sync(&mut writer, 6..=9, &disk);
+    let mut cursor = Cursor::open(&folder, "database").unwrap();
+    assert_eq!(drain(&mut cursor), (1..=9).collect::<Vec<_>>(), "7 and 8 of the old file would come before 6");
+    assert_eq!(cursor.state().corrupt, 0);
+}
+
+#[test]
 fn a_torn_tail_is_never_written_after() {
     let (memory, _, folder) = faulty();
     let mut writer = Writer::open(&folder, SpoolConfig::default()).unwrap();
