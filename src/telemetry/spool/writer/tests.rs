@@ -36,6 +36,7 @@ fn append_and_sync(writer: &mut Writer, ring: std::ops::RangeInclusive<u64>, dis
             Err(other) => panic!("{other}"),
         }
         failures += 1;
+        assert!(failures < 10, "it never becomes durable");
         if failures > 3 {
             disk.heal();
         }
