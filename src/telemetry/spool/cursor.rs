@@ -11,6 +11,7 @@
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use self::state::{SLOT_BYTES, State};
+use self::time::unix_micros;
 use super::SpoolError;
 use super::disk::{self, DiskFile};
 use super::folder::Folder;
@@ -489,43 +491,4 @@ fn visible(folder: &Folder, reader: &Reader, segment: u64) -> io::Result<(u64, b
 pub(super) fn unknown(boot: Uuid, number: u16) -> Source {
     let source_id = format!("{}/{number}", boot.hyphenated());
     Source { source_type: "unknown".to_owned(), source_id, resource: Vec::new() }
-}
-
-/// When a record was made, straight from its OTLP bytes: a log's time (or the time it was observed),
-/// a span's end.
-fn unix_micros(kind: Kind, payload: &[u8]) -> Option<i64> {
-    let wanted: &[u64] = if kind == Kind::Span { &[8, 7] } else { &[1, 11] };
-    let mut found = [None; 2];
-    let mut rest = payload;
-    while let (Some((tag, after)), None) = (varint(rest), found[0]) {
-        let bytes = match tag & 7 {
-            0 => after.len() - varint(after)?.1.len(),
-            1 => 8,
-            2 => {
-                let (len, body) = varint(after)?;
-                after.len() - body.len() + usize::try_from(len).ok()?
-            }
-            5 => 4,
-            _ => return None,
-        };
-        let value = after.get(..bytes)?;
-        if let (Some(at), 1) = (wanted.iter().position(|&field| field == tag >> 3), tag & 7) {
-            let nanos = value.iter().rev().fold(0u64, |nanos, &byte| (nanos << 8) | u64::from(byte));
-            found[at] = (nanos > 0).then_some(nanos);
-        }
-        rest = &after[bytes..];
-    }
-    i64::try_from(found[0].or(found[1])? / 1_000).ok()
-}
-
-/// A protobuf varint and what follows it.
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (at, &byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f).checked_shl(7 * at as u32)?;
-        if byte < 0x80 {
-            return Some((value, &bytes[at + 1..]));
-        }
-    }
-    None
 }

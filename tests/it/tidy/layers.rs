@@ -10,7 +10,7 @@ use super::source::Source;
 
 /// The layers, lowest first.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "backoff", "error", "catalogue", "rpc"],
+    &["clock", "backoff", "error", "catalogue", "http", "rpc"],
     &["supervise"],
     &["telemetry", "fleet"],
     &["store", "provider"],

@@ -1,3 +1,5 @@
+//! A cursor against its folder: order, commits, damage, and the bytes of its file.
+
 use std::sync::Arc;
 
 use expect_test::expect;
@@ -285,26 +287,4 @@ fn records_of_a_source_that_cannot_be_read_are_delivered() {
     let batch = cursor.next_batch(9, 99).unwrap();
     assert_eq!(seqs(&batch), [1, 2, 3]);
     assert_eq!(batch[0].source.source_type, "unknown");
-}
-
-#[test]
-fn the_time_of_a_record_is_read_from_its_bytes() {
-    use opentelemetry_proto::tonic::logs::v1::LogRecord;
-    use opentelemetry_proto::tonic::trace::v1::Span;
-    use prost::Message as _;
-    let log = LogRecord {
-        time_unix_nano: 5_000,
-        observed_time_unix_nano: 9_000,
-        severity_number: 9,
-        ..LogRecord::default()
-    };
-    assert_eq!(unix_micros(Kind::Log, &log.encode_to_vec()), Some(5));
-    let unset = LogRecord { time_unix_nano: 0, trace_id: vec![1; 16], flags: 1, ..log };
-    assert_eq!(unix_micros(Kind::Log, &unset.encode_to_vec()), Some(9));
-    let span =
-        Span { name: "cycle".into(), start_time_unix_nano: 1_000, end_time_unix_nano: 7_000, ..Span::default() };
-    assert_eq!(unix_micros(Kind::Span, &span.encode_to_vec()), Some(7));
-    for bytes in [&b""[..], b"record 1", &[0xff; 30], &[0x09, 1, 2], &[0x12, 0xff, 0xff, 0xff, 0xff, 0x0f]] {
-        assert_eq!(unix_micros(Kind::Log, bytes), None, "{bytes:?}");
-    }
 }

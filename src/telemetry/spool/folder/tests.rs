@@ -1,3 +1,5 @@
+//! Folders: made whole, locked, adopted, and where their records end.
+
 use std::sync::Arc;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Frames: golden bytes, every cut and flip, and no memory for garbage.
+
 use expect_test::expect;
 use proptest::prelude::*;
 

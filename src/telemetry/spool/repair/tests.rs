@@ -1,3 +1,5 @@
+//! Looking in and setting right: listing, reading, repairing folders of the dead.
+
 use super::*;
 use crate::telemetry::spool::tests::{BOOT, append, drain, memory, root, segments, small};
 use crate::telemetry::spool::{Cursor, Writer, verify};

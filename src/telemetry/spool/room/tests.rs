@@ -1,3 +1,5 @@
+//! Room on the disk: what is deleted, what is dropped, and what is counted.
+
 use std::sync::Arc;
 
 use uuid::Uuid;

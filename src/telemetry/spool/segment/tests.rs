@@ -1,3 +1,5 @@
+//! Segments: golden bytes, cut at every length, every byte flipped.
+
 use std::path::Path;
 use std::sync::Arc;
 

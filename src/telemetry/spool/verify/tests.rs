@@ -1,3 +1,5 @@
+//! The conservation law over live, dead and finished boots.
+
 use std::sync::Arc;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The writer against disks that fail, fill up and forget.
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ fn append_and_sync(writer: &mut Writer, ring: std::ops::RangeInclusive<u64>, dis
             Err(other) => panic!("{other}"),
         }
         failures += 1;
+        assert!(failures < 10, "it never becomes durable");
         if failures > 3 {
             disk.heal();
         }
