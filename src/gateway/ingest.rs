@@ -10,16 +10,17 @@ use serde_json::Value;
 use super::check;
 use crate::fleet::ids::WorkerId;
 use crate::rpc::{INGEST_ROWS_MAX, IngestRow, Ingested, Refusal};
+use crate::telemetry::row::Row;
+use crate::telemetry::row::ingest::from_ingest;
 
 /// Longest message of a row, bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
-/// Writes rows to `system_logs` with source_type `worker` and the worker's id as source_id and
-/// worker_id, and answers after its own commit.
+/// Writes rows to `system_logs`, and answers after its own commit.
 #[async_trait]
 pub trait LogIngest: Send + Sync {
     /// Writes all rows or none; one that is there already is received, not inserted.
-    async fn ingest(&self, worker: &WorkerId, rows: Vec<IngestRow>) -> Result<Ingested, IngestError>;
+    async fn ingest(&self, rows: Vec<Row>) -> Result<Ingested, IngestError>;
 }
 
 /// Why rows were not written; variants are what the caller does differently.
@@ -38,34 +39,23 @@ pub enum IngestError {
     },
 }
 
-/// The call's rows, every one checked.
-pub(super) fn read_rows(body: &Value) -> Result<Vec<IngestRow>, Refusal> {
+/// The call's rows, every one checked, under the name of the worker whose token was shown.
+pub(super) fn read_rows(body: &Value, worker: &WorkerId) -> Result<Vec<Row>, Refusal> {
     let expected = "an array of at most 1,000 rows";
     let rows = body.get("rows").and_then(Value::as_array).ok_or_else(|| Refusal::malformed("rows", expected))?;
     if rows.len() > INGEST_ROWS_MAX {
         return Err(Refusal::malformed("rows", expected));
     }
-    rows.iter().enumerate().map(|(index, row)| read_row(row).map_err(|refusal| at(index, &refusal))).collect()
+    let one = |(index, row)| read_row(row, worker).map_err(|refusal| at(index, &refusal));
+    rows.iter().enumerate().map(one).collect()
 }
 
-fn read_row(row: &Value) -> Result<IngestRow, Refusal> {
+fn read_row(row: &Value, worker: &WorkerId) -> Result<Row, Refusal> {
     let row: IngestRow = check::read(row)?;
-    let is_level = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"].contains(&row.log_level.as_str());
-    let is_hex = |text: &Option<String>, digits| {
-        text.as_ref().is_none_or(|text| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit()))
-    };
-    let checks = [
-        (row.timestamp.parse::<crate::clock::Time>().is_ok(), "timestamp", "an RFC 3339 time"),
-        (is_level, "log_level", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
-        (row.message.len() <= MESSAGE_BYTES_MAX, "message", "at most 256 KiB of text"),
-        (is_hex(&row.trace_id, 32), "trace_id", "32 hex digits or null"),
-        (is_hex(&row.span_id, 16), "span_id", "16 hex digits or null"),
-        (row.attributes.is_object() || row.attributes.is_null(), "attributes", "an object"),
-    ];
-    match checks.into_iter().find(|(is_good, ..)| !is_good) {
-        Some((_, key, expected)) => Err(Refusal::malformed(key, expected)),
-        None => Ok(row),
+    if row.message.len() > MESSAGE_BYTES_MAX {
+        return Err(Refusal::malformed("message", "at most 256 KiB of text"));
     }
+    from_ingest(row, &worker.0).map_err(|(key, expected)| Refusal::malformed(key, &expected))
 }
 
 fn at(index: usize, refusal: &Refusal) -> Refusal {
@@ -92,8 +82,12 @@ mod tests {
         row
     }
 
+    fn worker() -> WorkerId {
+        WorkerId("gpu-1".to_owned())
+    }
+
     fn named(bad: Value) -> String {
-        read_rows(&json!({"rows": [row(|_| ()), bad]}))
+        read_rows(&json!({"rows": [row(|_| ()), bad]}), &worker())
             .map(|_| "ok".to_owned())
             .unwrap_or_else(|r| r.details.unwrap())
     }
@@ -118,8 +112,8 @@ mod tests {
     #[test]
     fn at_most_a_thousand_rows() {
         let rows = |n: usize| json!({"rows": vec![row(|_| ()); n]});
-        assert_eq!(read_rows(&rows(INGEST_ROWS_MAX)).unwrap().len(), INGEST_ROWS_MAX);
-        assert_eq!(read_rows(&rows(INGEST_ROWS_MAX + 1)).unwrap_err().details.as_deref(), Some("rows"));
-        assert_eq!(read_rows(&json!({})).unwrap_err().details.as_deref(), Some("rows"));
+        assert_eq!(read_rows(&rows(INGEST_ROWS_MAX), &worker()).unwrap().len(), INGEST_ROWS_MAX);
+        assert_eq!(read_rows(&rows(INGEST_ROWS_MAX + 1), &worker()).unwrap_err().details.as_deref(), Some("rows"));
+        assert_eq!(read_rows(&json!({}), &worker()).unwrap_err().details.as_deref(), Some("rows"));
     }
 }

@@ -103,9 +103,9 @@ async fn claim(shared: &Arc<Shared>, caller: &Caller, claim: &Claim) -> Result<O
 }
 
 async fn ingest_logs(shared: &Arc<Shared>, caller: &Caller, body: &Value) -> Result<Value, RpcError> {
-    let rows = ingest::read_rows(body)?;
-    let worker = shared.gateway.store.authenticate(caller).await?;
-    match shared.gateway.ingest.ingest(&worker, rows).await {
+    let rows = ingest::read_rows(body, &crate::fleet::ids::WorkerId(caller.worker_id.clone()))?;
+    shared.gateway.store.authenticate(caller).await?;
+    match shared.gateway.ingest.ingest(rows).await {
         Ok(ingested) => Ok(json!(ingested)),
         Err(IngestError::Unavailable(source)) => {
             Err(crate::store::StoreError::Unavailable { doing: "writing log rows", source }.into())

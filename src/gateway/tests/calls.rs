@@ -142,7 +142,9 @@ async fn log_rows_belong_to_the_worker_whose_token_was_shown() {
     let rows = json!({ "rows": [row(1, "INFO"), row(2, "DEBUG")] });
     assert_eq!(agent.ok("dw_ingest_logs", rows.clone()).await, json!({ "received": 2, "inserted": 2 }));
     assert_eq!(agent.ok("dw_ingest_logs", rows.clone()).await, json!({ "received": 2, "inserted": 0 }));
-    assert!(rig.rows.rows.lock().unwrap().iter().all(|(worker, _)| worker.0 == "gpu-1"));
+    assert!(
+        rig.rows.rows.lock().unwrap().iter().all(|row| row.source_id == "gpu-1" && row.source_type == "worker")
+    );
     let bad = json!({ "rows": [row(3, "INFO"), row(4, "LOUD")] });
     let refusal = check_refused(&agent, "dw_ingest_logs", bad, 422, "DW422").await;
     assert_eq!(refusal["details"], "rows[1].log_level");

@@ -16,11 +16,12 @@ use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::{Policy, PolicyLive};
 use crate::fleet::snapshot::{SCHEMA_VERSION, Snapshot};
 use crate::fleet::task::{NewTask, Task};
-use crate::rpc::{IngestRow, Ingested};
+use crate::rpc::Ingested;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 use crate::store::{CycleRecord, Intent, Lease, LeaseAnswer, SpawnAnswer, Store, TaskFilter, WorkerEnd};
 use crate::supervise::Intensity;
 use crate::supervise::task::Group;
+use crate::telemetry::row::Row;
 
 /// Longest wait for anything.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -28,21 +29,21 @@ pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Where log rows go: memory, or an outage.
 #[derive(Default)]
 pub(super) struct Rows {
-    pub(super) rows: Mutex<Vec<(WorkerId, IngestRow)>>,
+    pub(super) rows: Mutex<Vec<Row>>,
     pub(super) is_down: std::sync::atomic::AtomicBool,
 }
 
 #[async_trait]
 impl LogIngest for Rows {
-    async fn ingest(&self, worker: &WorkerId, rows: Vec<IngestRow>) -> Result<Ingested, IngestError> {
+    async fn ingest(&self, rows: Vec<Row>) -> Result<Ingested, IngestError> {
         if self.is_down.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(IngestError::Unavailable("down for a test".into()));
         }
         let mut kept = self.rows.lock().unwrap();
         let received = rows.len() as u64;
-        let fresh: Vec<_> = rows.into_iter().filter(|row| kept.iter().all(|(_, old)| old.id != row.id)).collect();
+        let fresh: Vec<_> = rows.into_iter().filter(|row| kept.iter().all(|old| old.id != row.id)).collect();
         let inserted = fresh.len() as u64;
-        kept.extend(fresh.into_iter().map(|row| (worker.clone(), row)));
+        kept.extend(fresh);
         Ok(Ingested { received, inserted })
     }
 }

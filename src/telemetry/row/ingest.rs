@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::clamp::Notes;
 use super::{Columns, MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, Row, WORKER};
 use crate::clock;
-use crate::rpc::{INGEST_ROWS_MAX, IngestRow, Refusal};
+use crate::rpc::IngestRow;
 use crate::telemetry::record::Level;
 
 /// The row as the call carries it. Who speaks is left out: the other side knows it from the token.
@@ -34,46 +34,30 @@ pub fn to_ingest(row: Row) -> IngestRow {
     }
 }
 
-/// The rows of a call by the worker `worker_id`, checked.
+/// The row as `system_logs` keeps it, spoken by the worker `worker_id`.
 ///
 /// # Errors
-/// The refusal to answer: `rows` is no array, too long, or names the first bad row and key as
-/// `rows[17].timestamp`.
-pub fn from_ingest(rows: Value, worker_id: &str) -> Result<Vec<Row>, Refusal> {
-    let Value::Array(rows) = rows else {
-        return Err(Refusal::malformed("rows", "an array of rows"));
-    };
-    if rows.len() > INGEST_ROWS_MAX {
-        return Err(Refusal::malformed("rows", &format!("at most {INGEST_ROWS_MAX} rows")));
-    }
-    let one = |(index, row)| {
-        from_one(row, worker_id)
-            .map_err(|(key, expected)| Refusal::malformed(&format!("rows[{index}]{key}"), &expected))
-    };
-    rows.into_iter().enumerate().map(one).collect()
-}
-
-fn from_one(value: Value, worker_id: &str) -> Result<Row, (&'static str, String)> {
-    let bytes = value.to_string().len();
-    let row: IngestRow = serde_json::from_value(value).map_err(|error| ("", format!("a log row ({error})")))?;
+/// The first key that cannot be used, and what was expected there.
+pub fn from_ingest(row: IngestRow, worker_id: &str) -> Result<Row, (&'static str, String)> {
+    let bytes = row.attributes.to_string().len();
     let bad = |key, expected: &str| (key, expected.to_owned());
     let timestamp: clock::Time = row
         .timestamp
         .parse()
-        .map_err(|_| bad(".timestamp", "a time in RFC 3339, such as 2025-10-16T17:35:31.25Z"))?;
+        .map_err(|_| bad("timestamp", "a time in RFC 3339, such as 2025-10-16T17:35:31.25Z"))?;
     let log_level = Level::from_word(&row.log_level)
-        .ok_or_else(|| bad(".log_level", "DEBUG, INFO, WARNING, ERROR or CRITICAL"))?;
+        .ok_or_else(|| bad("log_level", "DEBUG, INFO, WARNING, ERROR or CRITICAL"))?;
     let mut attributes = match row.attributes {
         Value::Object(attributes) => attributes,
         Value::Null => Map::new(),
-        _ => return Err(bad(".attributes", "an object")),
+        _ => return Err(bad("attributes", "an object")),
     };
     let hex = |text: &Option<String>, length: usize| match text {
         Some(text) if text.len() != length || !text.bytes().all(|b| b.is_ascii_hexdigit()) => Err(length),
         text => Ok(text.as_deref().map(str::to_ascii_lowercase)),
     };
-    let trace_id = hex(&row.trace_id, 32).map_err(|_| bad(".trace_id", "32 hex digits or null"))?;
-    let span_id = hex(&row.span_id, 16).map_err(|_| bad(".span_id", "16 hex digits or null"))?;
+    let trace_id = hex(&row.trace_id, 32).map_err(|_| bad("trace_id", "32 hex digits or null"))?;
+    let span_id = hex(&row.span_id, 16).map_err(|_| bad("span_id", "16 hex digits or null"))?;
     let columns = Columns::take(&mut attributes);
     let mut notes = Notes::default();
     Ok(Row {
