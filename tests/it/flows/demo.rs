@@ -1,0 +1,117 @@
+//! `dogwatch demo`: its verdict, what it ignores, and that nothing of it stays.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::rig::{Rig, Running, eventually};
+
+/// The demo is over by then on any machine.
+const DEMO_LIMIT: Duration = Duration::from_secs(100);
+
+/// A demo in the rig's folder, with nonsense in every setting of the environment.
+fn demo(rig: &Rig) -> Running {
+    std::fs::create_dir_all(rig.path("tmp")).unwrap();
+    let mut command = rig.command(&["demo", "--json"]);
+    command.env("TMPDIR", rig.path("tmp"));
+    for name in [
+        "DATABASE_URL",
+        "SUPABASE_URL",
+        "SUPABASE_SERVICE_ROLE_KEY",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_SDK_DISABLED",
+        "DOGWATCH_CONFIG",
+        "DOGWATCH_LISTEN",
+        "DOGWATCH_DATA_DIR",
+        "DOGWATCH_SPOOL_DIR",
+        "DOGWATCH_WORKER_ID",
+        "MAX_ACTIVE_GPUS",
+        "ORCHESTRATOR_POLL_SEC",
+        "LOG_LEVEL",
+        "RUST_LOG",
+    ] {
+        command.env(name, "/dev/null/rubbish");
+    }
+    rig.start(command)
+}
+
+/// What lies where the demo makes its folder.
+fn folders(rig: &Rig) -> Vec<String> {
+    let entries = std::fs::read_dir(rig.path("tmp")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Keys and types as `a.b:type`.
+fn shape(value: &Value, at: &str, into: &mut BTreeSet<String>) {
+    let kind = match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                shape(value, &format!("{at}.{key}"), into);
+            }
+            return;
+        }
+        Value::Array(items) => {
+            for item in items {
+                shape(item, &format!("{at}[]"), into);
+            }
+            return;
+        }
+        Value::Bool(_) => "bool",
+        Value::String(_) => "str",
+        Value::Number(number) if number.is_u64() => "int",
+        Value::Number(_) => "num",
+        Value::Null => "null",
+    };
+    into.insert(format!("{at}:{kind}"));
+}
+
+#[test]
+fn the_demo_holds_all_it_claims_and_leaves_nothing() {
+    let rig = Rig::new();
+    let said = demo(&rig).wait_for(DEMO_LIMIT);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(said.out.lines().count(), 1, "{said:?}");
+    assert_eq!(said.err, "", "nothing but the line");
+    let verdict: Value = serde_json::from_str(&said.out).unwrap();
+    let mut found = BTreeSet::new();
+    shape(&verdict, "", &mut found);
+    let mut expected: BTreeSet<String> = [".schema_version:int", ".ok:bool"].map(str::to_owned).into();
+    let mut add = |of: &str, keys: &[&str], kind: &str| {
+        expected.extend(keys.iter().map(|key| format!(".{of}.{key}:{kind}")));
+    };
+    add("tasks", &["total", "done"], "int");
+    add("worker_killed", &["worker", "task", "finished_by"], "str");
+    add("records", &["exporter"], "str");
+    add("records", &["accepted", "delivered", "dropped", "quarantined", "pending"], "int");
+    add("silence", &["cut_for_seconds", "noticed_after_seconds"], "num");
+    add("checks[]", &["name", "detail"], "str");
+    add("checks[]", &["ok"], "bool");
+    assert_eq!(found, expected, "keys and types of DESIGN.md section 7");
+    assert_eq!(verdict["ok"], true);
+    assert_eq!(verdict["tasks"]["done"], verdict["tasks"]["total"]);
+    assert_ne!(verdict["worker_killed"]["worker"], verdict["worker_killed"]["finished_by"]);
+    assert_eq!(verdict["records"]["accepted"], verdict["records"]["delivered"]);
+    assert_eq!(verdict["records"]["dropped"], 0);
+    let noticed = verdict["silence"]["noticed_after_seconds"].as_f64().unwrap();
+    assert!(noticed > 0.0 && noticed <= 30.0, "noticed after {noticed} s");
+    rig.is_left_alone();
+    assert_eq!(folders(&rig), Vec::<String>::new());
+}
+
+#[test]
+fn ctrl_c_in_the_middle_leaves_nothing() {
+    let rig = Rig::new();
+    let running = demo(&rig);
+    eventually("agents of the demo at work", || {
+        let agents = rig.processes().into_iter().filter(|(_, words)| words.contains(" agent ")).count();
+        (agents > 0).then_some(())
+    });
+    running.signal(Signal::INT);
+    let said = running.wait();
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("nothing stays behind"), "{said:?}");
+    rig.is_left_alone();
+    assert_eq!(folders(&rig), Vec::<String>::new());
+}
