@@ -38,7 +38,10 @@ pub(super) fn of(task: &Claimed, config: &AgentConfig) -> Result<Program, String
         return command(task);
     }
     let Some(argv) = config.program.clone().filter(|argv| !argv.is_empty()) else {
-        return Err(format!("this agent has no program for tasks of type {:?}", task.task_type));
+        return Err(format!(
+            "this agent has no program for tasks of type {:?}; start one that has: dogwatch agent -- PROGRAM",
+            task.task_type
+        ));
     };
     let Claimed { task_id, attempt, task_type, params, user, .. } = task;
     let line =

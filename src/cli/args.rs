@@ -126,6 +126,9 @@ pub(super) struct WatchArgs {
     /// Defaults of the demo.
     #[arg(long, hide = true)]
     pub demo: bool,
+    /// End the watch that works in the folder, and take its place.
+    #[arg(long, hide = true)]
+    pub take_over: bool,
 }
 
 #[derive(Debug, Args)]

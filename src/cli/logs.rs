@@ -4,6 +4,8 @@ mod tree;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::args::LogsArgs;
 use super::{Outcome, open, render, when};
 use crate::clock::{self, Time};
@@ -94,14 +96,18 @@ async fn follow(store: &dyn Store, mut query: LogQuery, mut rows: Vec<LogRow>, j
     }
 }
 
-/// `12:30:01.250 INFO  worker/gpu-…  message key=value`.
+/// `12:30:01.250 INFO  worker/gpu-…  message key=value`; a span as `▸ name 3.8 ms key=value`.
 fn text(row: &LogRow) -> String {
-    let attributes = row.metadata.as_object().map_or_else(String::new, |pairs| {
+    let (message, attributes) = match tree::span_ms(row) {
+        Some(ms) => (format!("▸ {} {ms:.1} ms", row.message), row.metadata.get("attributes")),
+        None => (row.message.clone(), Some(&row.metadata)),
+    };
+    let attributes = attributes.and_then(Value::as_object).map_or_else(String::new, |pairs| {
         pairs
             .iter()
             .filter(|(key, _)| *key != "target")
             .map(|(key, value)| match value {
-                serde_json::Value::String(text) => format!(" {key}={text}"),
+                Value::String(text) => format!(" {key}={text}"),
                 other => format!(" {key}={other}"),
             })
             .collect()
@@ -109,11 +115,10 @@ fn text(row: &LogRow) -> String {
     let task = row.task_id.as_deref().map_or_else(String::new, |task| format!(" task={task}"));
     let cycle = row.cycle_number.map_or_else(String::new, |cycle| format!(" cycle={cycle}"));
     render::printable(&format!(
-        "{} {:8} {}/{}  {}{task}{cycle}{attributes}",
+        "{} {:8} {}/{}  {message}{task}{cycle}{attributes}",
         row.timestamp.strftime("%Y-%m-%d %H:%M:%S%.3fZ"),
         row.log_level,
         row.source_type,
         row.source_id,
-        row.message,
     ))
 }

@@ -6,6 +6,7 @@
 //! other direction, since a leaving agent still needs the gateway, and says what became of the
 //! records.
 
+mod console;
 mod ingest;
 mod members;
 mod recorder;

@@ -44,13 +44,24 @@ pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<(
     for row in rows {
         table.add_row(row.into_iter().map(|cell| printable(&cell)));
     }
-    let text: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    // The preset pads each cell on both sides; the first one needs no space before it.
+    let text: Vec<_> =
+        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
     line(text.join("\n"))
 }
 
 /// Text that cannot move the cursor or ring the bell: a worker's log line is not to be trusted.
+/// A line break is written as `\n`, so that one row stays one line.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            c if c.is_control() && c != '\t' => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// How long ago, in two units at most: `3m 20s ago`.
@@ -90,6 +101,6 @@ mod tests {
 
     #[test]
     fn escape_sequences_of_a_log_line_are_not_played() {
-        assert_eq!(printable("a\u{1b}[2Jb\tc"), "a\u{fffd}[2Jb\tc");
+        assert_eq!(printable("a\u{1b}[2Jb\tc\nd"), "a\u{fffd}[2Jb\tc\\nd");
     }
 }

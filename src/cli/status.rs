@@ -35,6 +35,8 @@ pub(super) struct Facts {
     decision: Option<String>,
     /// Gates that block.
     blocking: Vec<Gate>,
+    /// Most workers that the newest decision could have.
+    max_workers: Option<u32>,
     /// Alarms that ring.
     alarms: Vec<String>,
     /// When the newest row arrived in system_logs.
@@ -89,7 +91,9 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
             *queued.entry(word).or_insert(0) += count;
         }
     }
-    let decision = store.decisions(None, 1).await?.into_iter().next().map(|row| row.decision);
+    let newest = store.decisions(None, 1).await?.into_iter().next();
+    let max_workers = newest.as_ref().map(|row| row.snapshot.policy.max_workers);
+    let decision = newest.map(|row| row.decision);
     let firing = alerts::read(&config.data_dir)?.firing();
     Ok(Facts {
         now,
@@ -99,6 +103,7 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
         tasks,
         queued,
         blocking: decision.iter().flat_map(|d| &d.gates).filter(|g| g.verdict == Verdict::Block).cloned().collect(),
+        max_workers,
         decision: decision.and_then(|decision| decision.live).map(|live| live.sentence),
         alarms: firing.into_iter().map(|alert| alert.summary).collect(),
         newest_row_at: store.newest_rows().await?.into_iter().map(|row| row.ingested_at).max(),

@@ -75,8 +75,10 @@ pub(super) fn what(task: &Task) -> String {
     if text.chars().count() > 48 { text.chars().take(47).chain(std::iter::once('…')).collect() } else { text }
 }
 
+/// The first line alone; a colon that introduces the others goes with them.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(100).collect()
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_suffix("; last lines:").unwrap_or(line).chars().take(100).collect()
 }
 
 fn by_user(totals: &[UserTotals], json: bool) -> Outcome {

@@ -1,5 +1,7 @@
 //! `dogwatch watch`: the independent watchdog as a process of its own.
 
+mod lock;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ pub(super) fn main(args: &WatchArgs, flags: Vec<(&'static str, String)>) -> Outc
     if args.once {
         return runtime.block_on(once(&config, args.json));
     }
+    let _lock = lock::take(&config.data_dir, args.take_over)?;
     let boot = BootId(uuid::Uuid::new_v4());
     let story = if args.demo { Story::Demo } else { Story::Up };
     let guard = node::install(node::recorder_config(&config, Role::Watch, boot), story)?;
@@ -63,7 +66,7 @@ async fn run(config: &Config, boot: BootId, parent: Option<u32>) -> anyhow::Resu
     let mut rounds = std::pin::pin!(watch.run(stop));
     tokio::select! {
         () = &mut rounds => {}
-        signal = wait_for_signal() => tracing::info!(signal = signal?, "told to end"),
+        signal = wait_for_signal() => tracing::info!(signal = signal?, "the watch is told to end"),
         () = parent_is_gone(parent) => tracing::info!("the parent is gone"),
     }
     handle.raise();

@@ -138,6 +138,10 @@ pub const ALL: &[Setting] = &[
     setting("DOGWATCH_DIE_WITH_PARENT", &[], Form::Whole(1, u32::MAX as u64), "agent: process it does not outlive"),
 ];
 
+/// Flags of the command line that set a setting: (setting, flag).
+pub const FLAGS: &[(&str, &str)] =
+    &[("DOGWATCH_DATA_DIR", "--data-dir"), ("DOGWATCH_LISTEN", "--listen"), ("MAX_ACTIVE_GPUS", "--max-workers")];
+
 /// The setting of that name or older name.
 pub fn find(name: &str) -> Option<&'static Setting> {
     ALL.iter().find(|setting| setting.name == name)

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::settings::{ALL, Form, Setting, find};
+use super::settings::{ALL, FLAGS, Form, Setting, find};
 use crate::error::BadInput;
 use crate::telemetry::record::Level;
 
@@ -193,7 +193,8 @@ fn check(setting: &Setting, text: &str, origin: &Origin) -> Result<(), BadInput>
     let shown = if setting.form == Form::Secret { "(hidden)".to_owned() } else { format!("{text:?}") };
     let name = match origin {
         Origin::Environment(name) => name,
-        _ => setting.name,
+        Origin::Flag => FLAGS.iter().find(|(name, _)| *name == setting.name).map_or(setting.name, |(_, flag)| flag),
+        Origin::File(_) => setting.name,
     };
     Err(BadInput::new(
         format!("{name} is {shown} ({origin}), which is not {expected}"),

@@ -34,6 +34,11 @@ fn is_span(row: &LogRow) -> bool {
     row.metadata.get("kind").and_then(|kind| kind.as_str()) == Some("span")
 }
 
+/// How long the span took; None: the row is a record.
+pub(super) fn span_ms(row: &LogRow) -> Option<f64> {
+    is_span(row).then(|| row.metadata.get("duration_ms").and_then(serde_json::Value::as_f64).unwrap_or(0.0))
+}
+
 /// When it began: a span row's own time is its end.
 fn start(row: &LogRow) -> String {
     let start = row.metadata.get("start").and_then(|start| start.as_str());
@@ -47,8 +52,7 @@ fn branch(children: &BTreeMap<Option<&str>, Vec<&LogRow>>, of: Option<&str>, dep
     for row in children.get(&of).into_iter().flatten() {
         let indent = "  ".repeat(depth);
         let source = format!("{}/{}", row.source_type, row.source_id);
-        if is_span(row) {
-            let duration = row.metadata.get("duration_ms").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+        if let Some(duration) = span_ms(row) {
             let _ = writeln!(out, "{indent}▸ {}  {duration:.1} ms  ({source})", render::printable(&row.message));
             if row.span_id.is_some() {
                 branch(children, row.span_id.as_deref(), depth + 1, out);

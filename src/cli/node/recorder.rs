@@ -10,6 +10,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use uuid::Uuid;
 
 use super::Story;
+use super::console::Console;
 use crate::agent::AgentConfig;
 use crate::cli::render;
 use crate::config::{Config, hostname};
@@ -118,8 +119,7 @@ pub(in crate::cli) fn install(settings: telemetry::Config, story: Story) -> anyh
     let (layer, guard) = telemetry::start(settings)?;
     let console = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_target(false)
-        .compact()
+        .event_format(Console)
         .with_filter(if story == Story::Demo { LevelFilter::OFF } else { LevelFilter::INFO })
         .with_filter(own_or_warning());
     // A second subscriber in one process happens only in tests; the first one stays.

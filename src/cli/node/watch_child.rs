@@ -55,7 +55,12 @@ pub(super) fn start(group: &Group, config: &Config, story: Story) {
 
 fn watch_command(data_dir: &std::path::Path, story: Story) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("watch").arg("--data-dir").arg(data_dir).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(["watch", "--take-over"])
+        .arg("--data-dir")
+        .arg(data_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     if story == Story::Demo {
         let pid = std::process::id().to_string();
         command.args(["--demo", "--parent", &pid]).stderr(Stdio::null()).kill_on_drop(true);

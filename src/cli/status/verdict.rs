@@ -2,6 +2,7 @@
 
 use super::Facts;
 use crate::cli::render;
+use crate::fleet::decision::GateName;
 use crate::fleet::task::TaskStatus;
 
 /// What it all means.
@@ -52,7 +53,11 @@ pub(super) fn of(facts: &Facts) -> Verdict {
         };
     }
     let workers = render::count(facts.workers_alive(), "worker");
-    if let (Some(gate), true) = (facts.blocking.first(), claimable > 0) {
+    // As many workers as there may be, all of them at work: the queue moves, which is all it has to.
+    let alive = facts.workers_alive();
+    let is_full = facts.max_workers.is_some_and(|max| max > 0 && alive >= u64::from(max));
+    let blocking = facts.blocking.iter().find(|gate| !(is_full && gate.gate == GateName::Max));
+    if let (Some(gate), true) = (blocking, claimable > 0) {
         return problem(
             format!("{} while spawning is blocked: {} ({workers}).", capital(&waiting(queued)), gate.reason),
             gate.lifts_when.as_deref().unwrap_or(if gate.lifts_at.is_some() {
@@ -113,7 +118,7 @@ pub(super) fn page(facts: &Facts, verdict: &Verdict) -> String {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::fleet::decision::{Gate, GateName, Verdict as GateVerdict};
+    use crate::fleet::decision::{Gate, Verdict as GateVerdict};
 
     fn facts() -> Facts {
         Facts {
@@ -125,6 +130,7 @@ mod tests {
             queued: [("claimable".to_owned(), 3)].into(),
             decision: None,
             blocking: Vec::new(),
+            max_workers: Some(2),
             alarms: Vec::new(),
             newest_row_at: None,
             exporters: Vec::new(),
@@ -155,7 +161,9 @@ mod tests {
             lifts_at: None,
             lifts_when: Some("MAX_ACTIVE_GPUS is raised".into()),
         };
-        let blocked = Facts { blocking: vec![gate], ..facts() };
+        let full = Facts { blocking: vec![gate.clone()], ..facts() };
+        check(&full, true, "All is well: 2 tasks in progress, 3 tasks wait, 2 workers.", "nothing to do");
+        let blocked = Facts { blocking: vec![gate], max_workers: Some(0), ..facts() };
         check(
             &blocked,
             false,
