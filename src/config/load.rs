@@ -201,7 +201,10 @@ fn read_file(path: &Path) -> Result<(PathBuf, toml::Table), BadInput> {
         return Err(bad(format!("has {length} bytes, more than {FILE_BYTES_MAX}")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| bad(format!("cannot be read ({error})")))?;
-    let table = text.parse::<toml::Table>().map_err(|error| bad(format!("is not TOML ({error})")))?;
+    let table = text.parse::<toml::Table>().map_err(|error| {
+        let at = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        bad(format!("is not TOML (line {}: {})", at.matches('\n').count() + 1, error.message()))
+    })?;
     Ok((path.to_owned(), table))
 }
 

@@ -79,9 +79,10 @@ fn read_commands(rig: &Rig, line: &str) {
     assert_eq!((&row["source_type"], &row["source_id"]), (&"worker".into(), &worker.into()));
     assert_eq!(row["metadata"]["stream"], "stdout");
     let trace = row["trace_id"].as_str().expect("the line belongs to a trace");
-    let tree = rig.ok(&["logs", "--trace", trace]);
+    let tree = eventually("the submit as the root of the trace", || {
+        Some(rig.ok(&["logs", "--trace", trace])).filter(|tree| tree.starts_with("▸ submit tasks"))
+    });
     let at = |text: &str| tree.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{tree}"));
-    assert!(tree.starts_with("▸ submit tasks"), "the submit is the root:\n{tree}");
     assert!(
         at("▸ submit tasks") < at("\n  ▸ task") && at("\n  ▸ task") < at(&format!("\n    · INFO {line}")),
         "{tree}"
