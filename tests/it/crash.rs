@@ -15,6 +15,7 @@ mod found;
 mod table;
 mod victim;
 
+use std::path::Path;
 use std::time::Duration;
 
 use child::{Mode, Order, Program};
@@ -83,14 +84,35 @@ fn what_was_acknowledged_is_delivered_exactly_once_whenever_the_kill_comes() {
     assert!(appender.acknowledged > 0 && batch.acknowledged > 0, "the other two ran");
 }
 
+/// Without a kill each program delivers everything: what the table says is the kill's doing.
+#[test]
+fn what_is_spared_loses_nothing() {
+    for program in [Program::Recorder(Mode::Delivering), Program::Appender, Program::Batch] {
+        let folder = tempfile::tempdir().unwrap();
+        let order = Order { numbers_max: 300, ..order(program, folder.path(), 4) };
+        let mut acknowledged = Victim::start(&order).spared();
+        let mut found = match program {
+            Program::Recorder(_) => found::in_database(folder.path()),
+            Program::Appender | Program::Batch => found::in_file(folder.path()),
+        };
+        acknowledged.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(acknowledged.len(), 4 * 300);
+        assert!(found == acknowledged, "{program:?}: {} of {}", found.len(), acknowledged.len());
+    }
+}
+
+fn order(program: Program, folder: &Path, threads: u64) -> Order {
+    Order { program, folder: folder.to_owned(), threads, process: 0, numbers_max: u64::MAX }
+}
+
 /// One folder, one or more processes that are killed in it, and one that delivers.
 fn one_run(run: u64, total: &mut Total) {
     let folder = tempfile::tempdir().unwrap();
     let mut dice = Dice(run);
     let threads = if run.is_multiple_of(2) { 1 } else { 4 };
     let mode = Mode::ALL[(run / 2) as usize % Mode::ALL.len()];
-    let mut order =
-        Order { program: Program::Recorder(mode), folder: folder.path().to_owned(), threads, process: 0 };
+    let mut order = order(Program::Recorder(mode), folder.path(), threads);
     let mut acknowledged = Vec::new();
     if mode == Mode::Adopting {
         // What there is to take over.
@@ -131,7 +153,7 @@ fn one_run(run: u64, total: &mut Total) {
 fn other_run(program: Program, run: u64, total: &mut Total) {
     let folder = tempfile::tempdir().unwrap();
     let threads = if run.is_multiple_of(2) { 1 } else { 4 };
-    let order = Order { program, folder: folder.path().to_owned(), threads, process: 0 };
+    let order = order(program, folder.path(), threads);
     let dead = Victim::start(&order).killed_at(Dice(run).while_emitting());
     total.kills += 1;
     total.add(&dead.numbers, &found::in_file(folder.path()));

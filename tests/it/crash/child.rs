@@ -38,6 +38,8 @@ pub(super) struct Order {
     pub(super) threads: u64,
     /// How many were killed in this folder before.
     pub(super) process: u64,
+    /// Numbers of each thread before it ends by itself.
+    pub(super) numbers_max: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,21 +113,23 @@ fn runs_only_as_a_child() {
             tracing_subscriber::registry().with(layer).init();
             say(&pipe, RUNNING);
             emit(&order, &pipe, Some(&guard));
+            let _ = guard.shutdown(LIFE_MAX);
         }
         Program::Appender => {
             let file = File::create(order.folder.join(FILE)).unwrap();
-            let (writer, _flushes_at_its_end) = tracing_appender::non_blocking(file);
+            let (writer, writes_the_rest) = tracing_appender::non_blocking(file);
             tracing_subscriber::fmt().json().with_writer(writer).init();
             emit(&order, &pipe, None);
+            drop(writes_the_rest);
         }
         Program::Batch => {
             let file = Mutex::new(File::create(order.folder.join(FILE)).unwrap());
             let provider = SdkLoggerProvider::builder().with_batch_exporter(ToFile(file)).build();
             tracing_subscriber::registry().with(OpenTelemetryTracingBridge::new(&provider)).init();
             emit(&order, &pipe, None);
+            provider.shutdown().unwrap();
         }
     }
-    std::process::exit(3);
 }
 
 fn say(mut pipe: &File, what: u64) {
@@ -133,13 +137,14 @@ fn say(mut pipe: &File, what: u64) {
 }
 
 fn emit(order: &Order, pipe: &File, guard: Option<&Guard>) {
+    let count = usize::try_from(order.numbers_max).unwrap();
     let syncing = order.program == Program::Recorder(Mode::Syncing);
     std::thread::scope(|scope| {
         for thread in 0..order.threads {
             scope.spawn(move || {
                 let _span = tracing::info_span!("emitter", thread).entered();
                 let first = order.process << 48 | thread << 32;
-                for number in first + 1.. {
+                for number in (first + 1..).take(count) {
                     while guard.is_some_and(|guard| guard.recorder().ring_fill() > FILL_MAX) {
                         std::thread::park_timeout(Duration::from_millis(1));
                     }
