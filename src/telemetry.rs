@@ -9,6 +9,38 @@
 //!
 //! [`start`] gives a layer for the host's subscriber and a [`Guard`] that ends the recorder. It is a
 //! library for any service: it reads no environment, installs nothing global, and never aborts.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use dogwatch::telemetry::record::Source;
+//! use dogwatch::telemetry::{self, Adopt, Config, Destination};
+//! use tracing_subscriber::layer::SubscriberExt as _;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let source = Source {
+//!     source_type: "external".to_owned(),
+//!     source_id: "shop-1".to_owned(),
+//!     resource: vec![("service.name".to_owned(), "shop".to_owned())],
+//! };
+//! let (layer, guard) = telemetry::start(Config {
+//!     database: Some(Destination::Sqlite {
+//!         path: folder.path().join("logs.db"),
+//!         retention: Duration::from_secs(7 * 86_400),
+//!         retention_bytes: 1 << 30,
+//!     }),
+//!     adopt: Adopt::All,
+//!     ..Config::new(folder.path().join("spool"), source)
+//! })?;
+//! tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+//!     tracing::info!(order = 7, "paid"); // from here on a SIGKILL cannot take it
+//! });
+//! let end = guard.shutdown(Duration::from_secs(10));
+//! assert_eq!((end.delivered, end.pending, end.lost), (end.durable, 0, 0));
+//! # Ok(())
+//! # }
+//! ```
 
 mod adopt;
 pub mod config;
@@ -112,8 +144,12 @@ where
 fn run(config: Config) -> Result<Guard, StartError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     disk.create_dir(&config.spool_dir).map_err(|error| SpoolError::io("make folder", &config.spool_dir, error))?;
-    let spool =
-        SpoolConfig { cap_bytes: config.spool_cap_bytes, sync_every: config.sync_every, ..SpoolConfig::default() };
+    let spool = SpoolConfig {
+        segment_bytes: config.segment_bytes,
+        cap_bytes: config.spool_cap_bytes,
+        sync_every: config.sync_every,
+        ..SpoolConfig::default()
+    };
     let folder = Folder::create(&config.spool_dir, config.boot, Arc::clone(&disk))?;
     let ring_config =
         RingConfig { capacity_bytes: config.ring_bytes, boot: config.boot, kernel_boot: adopt::kernel_boot() };

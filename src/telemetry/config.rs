@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 use super::exporter::rpc::RpcConfig;
 use super::record::{Level, Source};
+use super::ring::RingConfig;
+use super::spool::SpoolConfig;
 
 /// Everything the recorder needs to know. It reads no environment.
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct Config {
     pub level: Level,
     /// Size of the ring, bytes.
     pub ring_bytes: u64,
+    /// A segment of the spool is closed when it would grow beyond this.
+    pub segment_bytes: u64,
     /// Most bytes of segments on disk.
     pub spool_cap_bytes: u64,
     /// Longest time from a record to its fdatasync.
@@ -33,6 +37,31 @@ pub struct Config {
     pub stdout: bool,
     /// Which dead processes' folders are taken over.
     pub adopt: Adopt,
+}
+
+impl Config {
+    /// Period of the heartbeat record.
+    pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
+
+    /// The usual sizes and times, a boot of its own, and no exporter: records are kept on disk
+    /// until a process with one takes them over.
+    pub fn new(spool_dir: impl Into<PathBuf>, source: Source) -> Config {
+        let spool = SpoolConfig::default();
+        Config {
+            spool_dir: spool_dir.into(),
+            source,
+            boot: Uuid::new_v4(),
+            level: Level::Debug,
+            ring_bytes: RingConfig::CAPACITY_DEFAULT_BYTES,
+            segment_bytes: spool.segment_bytes,
+            spool_cap_bytes: spool.cap_bytes,
+            sync_every: spool.sync_every,
+            heartbeat_every: Config::HEARTBEAT_DEFAULT,
+            database: None,
+            stdout: false,
+            adopt: Adopt::None,
+        }
+    }
 }
 
 /// Where the database exporter delivers.

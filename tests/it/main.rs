@@ -4,6 +4,9 @@
 //! or runs the whole program. Everything checkable is an ordinary test, so that the usual test
 //! command is the only one to know.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod assets;
 mod flows;
+mod crash;
 mod tidy;

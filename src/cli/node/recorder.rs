@@ -19,6 +19,7 @@ use crate::gateway::RenderMetrics;
 use crate::rpc::Caller;
 use crate::telemetry::exporter::rpc::RpcConfig;
 use crate::telemetry::record::{Level, Source};
+use crate::telemetry::spool::SpoolConfig;
 use crate::telemetry::{self, Adopt, Destination};
 
 /// Ring of a command that ends soon, bytes.
@@ -87,6 +88,7 @@ pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telem
         boot: boot.0,
         level: settings.level,
         ring_bytes: if client { CLIENT_RING_BYTES } else { settings.ring_bytes },
+        segment_bytes: SpoolConfig::default().segment_bytes,
         spool_cap_bytes: settings.spool_cap_bytes,
         sync_every: settings.sync_every,
         heartbeat_every: settings.heartbeat_every,

@@ -12,23 +12,18 @@ use crate::telemetry::record::{Level, Source};
 use crate::telemetry::row::Row;
 use crate::telemetry::spool::disk::RealDisk;
 use crate::telemetry::spool::repair;
-use crate::telemetry::{Adopt, Config, Guard, start};
+use crate::telemetry::{Config, Guard, start};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn config(spool_dir: &Path) -> Config {
+    let source = Source { source_type: "external".into(), source_id: "test".into(), resource: Vec::new() };
     Config {
-        spool_dir: spool_dir.to_owned(),
-        source: Source { source_type: "external".into(), source_id: "test".into(), resource: Vec::new() },
-        boot: Uuid::new_v4(),
-        level: Level::Debug,
         ring_bytes: 1 << 20,
         spool_cap_bytes: 1 << 26,
         sync_every: Duration::from_millis(10),
         heartbeat_every: Duration::from_secs(3_600),
-        database: None,
-        stdout: false,
-        adopt: Adopt::None,
+        ..Config::new(spool_dir, source)
     }
 }
 

@@ -1,0 +1,105 @@
+//! Bursts of events, and what they cost.
+
+use std::error::Error;
+use std::sync::Barrier;
+use std::time::Duration;
+
+use dogwatch::clock::monotonic;
+use serde::{Deserialize, Serialize};
+
+use super::contenders::Contender;
+use super::count::allocations;
+
+/// Events of one burst, over all threads.
+const BURST: u64 = 60_000;
+/// Bursts flat out.
+const BURSTS: usize = 5;
+/// Events of each thread before anything counts: buffers are made then.
+const WARM: u64 = 200;
+
+/// What one run of a contender gave.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// Time of an event on one core, flat out; the best half of the bursts' median.
+    pub(crate) nanos: f64,
+    /// Half of the events took less.
+    pub(crate) p50: f64,
+    /// 99 of 100 took less.
+    pub(crate) p99: f64,
+    /// Of the caller, per event.
+    pub(crate) allocations: f64,
+    /// Share of all events that did not arrive.
+    pub(crate) dropped: f64,
+    /// What reading the clock costs.
+    pub(crate) clock: f64,
+}
+
+struct Thread {
+    began: Duration,
+    ended: Duration,
+    allocations: u64,
+    each: Vec<f64>,
+}
+
+/// Runs one contender in this process.
+pub(crate) fn measure(contender: &Contender, threads: u64) -> Result<Measured, Box<dyn Error>> {
+    let running = (contender.start)()?;
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    let (mut nanos, mut allocated) = (Vec::new(), 0);
+    for _ in 0..BURSTS {
+        let done = burst(running.emit, threads, false);
+        let began = done.iter().map(|thread| thread.began).min().unwrap_or_default();
+        let ended = done.iter().map(|thread| thread.ended).max().unwrap_or_default();
+        allocated += done.iter().map(|thread| thread.allocations).sum::<u64>();
+        nanos.push((ended - began).as_nanos() as f64 * cores.min(threads as f64) / BURST as f64);
+        (running.drain)();
+    }
+    nanos.sort_by(f64::total_cmp);
+    let mut each: Vec<f64> = burst(running.emit, threads, true).into_iter().flat_map(|t| t.each).collect();
+    each.sort_by(f64::total_cmp);
+    (running.drain)();
+    let offered = (BURSTS as u64 + 1) * (BURST + WARM * threads);
+    let arrived = (running.end)();
+    Ok(Measured {
+        nanos: nanos[nanos.len() / 2],
+        p50: each[each.len() / 2],
+        p99: each[each.len() * 99 / 100],
+        allocations: allocated as f64 / (BURSTS as u64 * BURST) as f64,
+        dropped: offered.saturating_sub(arrived) as f64 / offered as f64,
+        clock: clock_nanos(),
+    })
+}
+
+fn burst(emit: fn(u64), threads: u64, timed: bool) -> Vec<Thread> {
+    let start = Barrier::new(threads as usize);
+    std::thread::scope(|scope| {
+        let body = || {
+            let count = BURST / threads;
+            let mut each = Vec::with_capacity(if timed { count as usize } else { 0 });
+            (0..WARM).for_each(emit);
+            start.wait();
+            let (allocations_before, began) = (allocations(), monotonic());
+            if timed {
+                for number in 0..count {
+                    let before = monotonic();
+                    emit(number);
+                    each.push((monotonic() - before).as_nanos() as f64);
+                }
+            } else {
+                (0..count).for_each(emit);
+            }
+            Thread { began, ended: monotonic(), allocations: allocations() - allocations_before, each }
+        };
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(body)).collect();
+        running.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    })
+}
+
+fn clock_nanos() -> f64 {
+    const READS: u32 = 100_000;
+    let before = monotonic();
+    for _ in 0..READS {
+        std::hint::black_box(monotonic());
+    }
+    (monotonic() - before).as_nanos() as f64 / f64::from(READS)
+}
