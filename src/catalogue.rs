@@ -111,6 +111,8 @@ catalogue! {
     FSYNC_DURATION = "dogwatch.spool.fsync.duration", Histogram, "s";
     /// Restarts of the recorder's threads; label `thread`.
     THREAD_RESTARTS = "dogwatch.telemetry.restarts", Counter, "{restart}";
+    /// 1 when the thread was restarted too often and stays down; label `thread`.
+    THREAD_GIVEN_UP = "dogwatch.telemetry.given_up", Gauge, "1";
     /// 1 while records go to stdout because the spool cannot take them.
     FALLBACK_ACTIVE = "dogwatch.telemetry.fallback_active", Gauge, "1";
     /// Records delivered; label `exporter`.

@@ -61,9 +61,12 @@ pub mod row;
 pub mod shipper;
 pub mod spool;
 mod spooler;
+#[cfg(test)]
+mod tests;
+mod wiring;
 
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crossbeam_channel::bounded;
@@ -75,7 +78,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
 pub use self::config::{Adopt, Config, Destination};
-pub use self::guard::{DROP_LIMIT, ExporterStatus, Guard, Shutdown};
+pub use self::guard::{DROP_LIMIT, ExporterStatus, Guard, Shutdown, Status, ThreadStatus};
 pub use self::recorder::{NewRecord, Recorder, SOURCES_MAX, SourceNo};
 
 use self::exporter::Exporter;
@@ -87,10 +90,9 @@ use self::guard::{Keeper, Slot, Watchdog, keeper, watchdog};
 use self::layer::{RecorderLayer, SpanRecorder};
 use self::ring::{Ring, RingConfig, RingError};
 use self::shipper::{Handle, Shipper};
-use self::spool::disk::{Disk, RealDisk};
 use self::spool::{Folder, SpoolConfig, SpoolError};
 use self::spooler::Spooler;
-use crate::supervise::Intensity;
+use self::wiring::{Fuse, Wiring};
 use crate::supervise::thread::Child;
 
 /// Slot of the database exporter, whichever it is: who adopts a folder goes on where the dead
@@ -100,6 +102,10 @@ pub const DATABASE_SLOT: &str = "database";
 pub const STDOUT_SLOT: &str = "stdout";
 /// Orders that may wait for the spooler.
 const ORDERS_MAX: usize = 64;
+/// A segment is at most this part of the spool's cap.
+const SEGMENTS_MIN: u64 = 16;
+/// And no smaller than this, bytes.
+const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
 /// Why the recorder cannot be started; nothing was left running.
 #[derive(Debug, thiserror::Error)]
@@ -142,22 +148,34 @@ where
 }
 
 fn run(config: Config) -> Result<Guard, StartError> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    disk.create_dir(&config.spool_dir).map_err(|error| SpoolError::io("make folder", &config.spool_dir, error))?;
-    let spool = SpoolConfig {
-        segment_bytes: config.segment_bytes,
+    run_wired(config, Wiring::default())
+}
+
+/// Limits of the spool: a segment is small beside the cap, since whole segments are dropped there.
+fn spool_config(config: &Config, segment_bytes: Option<u64>) -> SpoolConfig {
+    let bounded = (config.spool_cap_bytes / SEGMENTS_MIN).max(SEGMENT_BYTES_MIN).min(config.segment_bytes);
+    SpoolConfig {
         cap_bytes: config.spool_cap_bytes,
         sync_every: config.sync_every,
+        segment_bytes: segment_bytes.unwrap_or(bounded),
         ..SpoolConfig::default()
-    };
+    }
+}
+
+fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
+    let Wiring { disk, intensity, exporters, .. } = wiring;
+    disk.create_dir(&config.spool_dir).map_err(|error| SpoolError::io("make folder", &config.spool_dir, error))?;
+let spool = spool_config(&config, wiring.segment_bytes);
     let folder = Folder::create(&config.spool_dir, config.boot, Arc::clone(&disk))?;
     let ring_config =
         RingConfig { capacity_bytes: config.ring_bytes, boot: config.boot, kernel_boot: adopt::kernel_boot() };
     let ring = Ring::create(folder.path(), &ring_config)?;
     let (orders, inbox) = bounded(ORDERS_MAX);
-    let durable = Arc::new(AtomicU64::new(0));
-    let recorder = Recorder::new(ring.clone(), config.source.clone(), orders.clone(), Arc::clone(&durable))
-        .map_err(StartError::Refused)?;
+    let (durable, low) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let recorder =
+        Recorder::new(ring.clone(), config.source.clone(), orders.clone(), Arc::clone(&durable), Arc::clone(&low))
+            .map_err(StartError::Refused)?;
+    let exporters = all_exporters(&config, exporters)?;
     let adopted: Arc<Mutex<Vec<Folder>>> = Arc::default();
     let shippers: Arc<OnceLock<Arc<Vec<Slot>>>> = Arc::default();
     let (standing, on_durable) = (Arc::new(spooler::Standing::default()), Arc::clone(&shippers));
@@ -168,47 +186,60 @@ fn run(config: Config) -> Result<Guard, StartError> {
         durable,
         orders: inbox,
         standing: Arc::clone(&standing),
-        slots: slot_names(&config),
+        slots: exporters.iter().map(|(name, _)| *name).collect(),
         adopted: Arc::clone(&adopted),
         on_durable: Box::new(move || {
             on_durable.get().into_iter().flat_map(|slots| slots.iter()).for_each(|slot| slot.handle.wake());
         }),
+        low,
+        out: wiring.out,
+        fuse: wiring.fuse.clone(),
     };
     let body = move |pulse: &_, generation| spooler.run(pulse, generation);
-    let spooler = Arc::new(Child::start("spooler", Intensity::default(), watchdog::tell_panic, body)?);
-    let slots = Arc::new(slots(&config, &folder)?);
+    let spooler = Arc::new(Child::start("spooler", intensity, watchdog::tell_panic, body)?);
+    let slots = Arc::new(slots(exporters, &folder, wiring.shipping, &wiring.fuse)?);
     let _ = shippers.set(Arc::clone(&slots));
-    let keeper = Keeper::start(keeper::Ground {
+    let keeping: Arc<Mutex<Vec<String>>> = Arc::default();
+    let ground = keeper::Ground {
         root: config.spool_dir,
         disk,
         config: spool,
         adopt: config.adopt,
+        keep_every: wiring.keep_every,
+        fuse: wiring.fuse.clone(),
         own: folder.clone(),
         ring: ring.clone(),
         recorder: recorder.clone(),
         slots: Arc::clone(&slots),
         adopted,
-        trouble: Mutex::default(),
-    })?;
-    let watchdog = Watchdog::start(watchdog::View {
+        trouble: Arc::clone(&keeping),
+    };
+    let keeper = Keeper::start(ground, intensity)?;
+    let view = watchdog::View {
         recorder: recorder.clone(),
         spooler: Arc::clone(&spooler),
         standing: Arc::clone(&standing),
         slots: Arc::clone(&slots),
+        keeper: keeper.child(),
         heartbeat_every: config.heartbeat_every,
-    })?;
-    Ok(Guard { recorder, ring, folder, orders, spooler, standing, slots, keeper, watchdog, ended: false })
+        limits: watchdog::Limits {
+            turn: wiring.watch_every,
+            stall: wiring.stall_limit,
+            tell_lost_every: wiring.tell_lost_every,
+        },
+        fuse: wiring.fuse,
+        memory: Mutex::default(),
+    };
+    let watchdog = Watchdog::start(view, intensity)?;
+    Ok(Guard { recorder, ring, folder, orders, spooler, standing, slots, keeper, watchdog, keeping, ended: false })
 }
 
-/// The slots that there will be.
-fn slot_names(config: &Config) -> Vec<&'static str> {
-    let database = config.database.as_ref().map(|_| DATABASE_SLOT);
-    database.into_iter().chain(config.stdout.then_some(STDOUT_SLOT)).collect()
-}
+/// An exporter and its slot.
+type Named = (&'static str, Box<dyn Exporter>);
 
-/// One shipper per exporter, fed from the own folder.
-fn slots(config: &Config, folder: &Folder) -> Result<Vec<Slot>, StartError> {
-    let mut exporters: Vec<(&'static str, Box<dyn Exporter>)> = Vec::new();
+/// The exporters that the settings ask for, and `more`.
+fn all_exporters(config: &Config, more: Vec<Named>) -> Result<Vec<Named>, StartError> {
+    let mut exporters: Vec<Named> = Vec::new();
     match &config.database {
         Some(Destination::Sqlite { path, retention, retention_bytes }) => {
             let retention = Retention { keep: *retention, bytes_max: *retention_bytes };
@@ -220,10 +251,21 @@ fn slots(config: &Config, folder: &Folder) -> Result<Vec<Slot>, StartError> {
     if config.stdout {
         exporters.push((STDOUT_SLOT, Box::new(StdoutExporter::new(io::stdout())?)));
     }
+    exporters.extend(more);
+    Ok(exporters)
+}
+
+/// One shipper per exporter, fed from the own folder.
+fn slots(
+    exporters: Vec<Named>,
+    folder: &Folder,
+    shipping: shipper::Config,
+    fuse: &Fuse,
+) -> Result<Vec<Slot>, StartError> {
     let mut slots = Vec::new();
     for (name, exporter) in exporters {
-        let feed = FolderFeed::open(folder, name, false)?;
-        let shipper = Shipper::new(exporter, vec![Box::new(feed)], shipper::Config::default());
+        let feed = FolderFeed::open(folder, name, false, fuse.clone())?;
+        let shipper = Shipper::new(exporter, vec![Box::new(feed)], shipping);
         slots.push(Slot { name, handle: Handle::start(shipper, watchdog::tell_panic)? });
     }
     Ok(slots)

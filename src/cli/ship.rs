@@ -120,11 +120,11 @@ impl<'a> Run<'a> {
     fn one(&mut self, bytes: &[u8], cut: usize) -> anyhow::Result<()> {
         let line = line::parse(bytes, cut, clock::now());
         let position = loop {
-            self.wait_until(|run| run.recorder.ring_fill() <= FILL_MAX)?;
+            self.wait_until(|run| run.recorder.ring_fill() <= FILL_MAX && !run.recorder.is_spool_low())?;
             match line.emit(self.recorder, self.source) {
                 Ok(position) => break position,
                 // Heartbeats share the ring: the room that was seen may be gone.
-                Err(Refused::Full | Refused::AboveNinety) => {}
+                Err(Refused::Full | Refused::AboveNinety | Refused::SpoolLow) => {}
                 Err(refused) => anyhow::bail!("the ring refuses a line: {refused}"),
             }
         };

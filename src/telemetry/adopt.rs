@@ -4,8 +4,10 @@
 //! A killed process leaves a locked-by-nobody folder. Whatever its ring holds that its spool does
 //! not is appended and made durable, spans that were open become interrupted spans, and only then
 //! the ring is removed; a kill in the middle of that repeats it without a second copy, because
-//! sequences below the spool's end are skipped.
+//! sequences below the spool's end are skipped. A span whose record is there had ended: its slot was
+//! not cleared in time, and it was not interrupted.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use uuid::Uuid;
 use super::record::{Kind, Level};
 use super::ring::{self, OpenSpan, Recovered, RingError};
 use super::spool::disk::Disk;
-use super::spool::{Folder, SpoolConfig, SpoolError, Writer, folder};
+use super::spool::segment::Piece;
+use super::spool::{Folder, SpoolConfig, SpoolError, Writer, folder, walk};
 use crate::clock::Time;
 
 /// Room between the last record of a dead process and what is said about it, in sequences: spans
@@ -81,7 +84,9 @@ pub(super) enum AdoptError {
 
 fn adopt(folder: Folder, config: SpoolConfig, now: Time) -> Result<Adopted, AdoptError> {
     let none = Adopted { folder: folder.clone(), recovered: 0, half_written: 0, interrupted: 0 };
-    let Some(found) = ring::recover(folder.path(), kernel_boot())? else { return Ok(none) };
+    let Some(mut found) = ring::recover(folder.path(), kernel_boot())? else { return Ok(none) };
+    let ended = ended_spans(&folder, &found)?;
+    found.spans.retain(|span| !ended.contains(&span.span_id));
     let mut writer = Writer::open(&folder, config)?;
     let recovered = append_entries(&mut writer, &found)?;
     let interrupted = append_spans(&mut writer, &found, now)?;
@@ -90,6 +95,32 @@ fn adopt(folder: Folder, config: SpoolConfig, now: Time) -> Result<Adopted, Adop
     super::ledger::fold_recovered(&folder, &found, interrupted)?;
     ring::remove(folder.path())?;
     Ok(Adopted { recovered, half_written: found.half_written, interrupted, ..none })
+}
+
+/// Which of the spans in slots have a record of their end, in the ring or in the spool.
+fn ended_spans(folder: &Folder, found: &Recovered) -> Result<HashSet<u64>, SpoolError> {
+    let open: HashSet<u64> = found.spans.iter().map(|span| span.span_id).collect();
+    let mut ended = HashSet::new();
+    if open.is_empty() {
+        return Ok(ended);
+    }
+    let mut note = |payload: &[u8]| {
+        let id = Span::decode(payload).ok().and_then(|span| span.span_id.try_into().ok()).map(u64::from_be_bytes);
+        ended.extend(id.filter(|id| open.contains(id)));
+    };
+    for entry in found.entries.iter().filter(|entry| entry.kind == Kind::Span) {
+        note(&entry.payload);
+    }
+    walk::walk(folder.disk(), folder.path(), folder.boot(), &mut |_, piece| {
+        // Beyond the afterword stands what an earlier take-over has said of these very spans.
+        if let Piece::Frame { header, payload } = piece
+            && header.kind == Kind::Span as u8
+            && header.seq < AFTERWORD
+        {
+            note(payload);
+        }
+    })?;
+    Ok(ended)
 }
 
 fn append_entries(writer: &mut Writer, found: &Recovered) -> Result<u64, SpoolError> {

@@ -4,6 +4,7 @@ use super::record::Stored;
 use super::shipper::{Feed, FeedError, Pending, Tally};
 use super::spool::cursor::state::{SLOT_BYTES, State};
 use super::spool::{self, Cursor, Folder, SpoolError};
+use super::wiring::Fuse;
 
 /// One slot's place in one folder.
 pub(super) struct FolderFeed {
@@ -13,18 +14,26 @@ pub(super) struct FolderFeed {
     /// Nobody writes to it any more.
     is_adopted: bool,
     drained: bool,
+    fuse: Fuse,
 }
 
 impl FolderFeed {
     /// A feed for `slot` from `folder`.
-    pub(super) fn open(folder: &Folder, slot: &str, is_adopted: bool) -> Result<FolderFeed, SpoolError> {
+    pub(super) fn open(
+        folder: &Folder,
+        slot: &str,
+        is_adopted: bool,
+        fuse: Fuse,
+    ) -> Result<FolderFeed, SpoolError> {
         let cursor = Cursor::open(folder, slot)?;
-        Ok(FolderFeed { cursor, folder: folder.clone(), slot: slot.to_owned(), is_adopted, drained: false })
+        let (folder, slot) = (folder.clone(), slot.to_owned());
+        Ok(FolderFeed { cursor, folder, slot, is_adopted, drained: false, fuse })
     }
 }
 
 impl Feed for FolderFeed {
     fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Stored>, FeedError> {
+        self.fuse.at("shipper");
         let batch = self.cursor.next_batch(records_max, bytes_max).map_err(unavailable("reading"))?;
         self.drained = batch.is_empty();
         Ok(batch)

@@ -6,31 +6,40 @@
 //! [`DROP_LIMIT`].
 
 pub(super) mod keeper;
+mod losses;
+mod stall;
+mod status;
 pub(super) mod watchdog;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::record::Kind;
 use super::recorder::Recorder;
-use super::ring::Ring;
+use super::ring::{Backing, Ring};
 use super::shipper::{self, Handle};
 use super::spool::Folder;
-use super::spool::cursor::state::State;
 use super::spooler::{self, Order};
-use super::{DATABASE_SLOT, feed};
 use crate::clock;
 use crate::supervise::thread::Child;
 
 pub(super) use self::keeper::Keeper;
+#[cfg(test)]
+pub(super) use self::losses::{FALLBACK_EVENT, LOST_EVENT};
+pub use self::status::{Status, ThreadStatus};
 pub(super) use self::watchdog::Watchdog;
 
 /// Time a dropped guard gives to what is left.
 pub const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// Period at which a wait for delivery looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// One part in so many of a shutdown's time is kept from the spooler, for those after it.
+const SPOOL_SHARE: u32 = 4;
+/// One part in so many of a shutdown's time is for the account, at least.
+const ACCOUNT_SHARE: u32 = 10;
 /// Period at which a wait for delivery says where it stands.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
@@ -48,9 +57,11 @@ pub struct Shutdown {
     pub durable: u64,
     /// Of these, delivered by the database exporter.
     pub delivered: u64,
-    /// Of these, still to be delivered: the next process of the folder does it.
+    /// Still to be delivered, on disk or in the ring's file: the next process of the folder does
+    /// it.
     pub pending: u64,
-    /// Records that were refused or are half written.
+    /// Records that were refused, are half written, or went to stdout only; where the ring is plain
+    /// memory, those in it, too.
     pub lost: u64,
 }
 
@@ -82,6 +93,8 @@ pub struct Guard {
     pub(super) slots: Arc<Vec<Slot>>,
     pub(super) keeper: Keeper,
     pub(super) watchdog: Watchdog,
+    /// What went wrong in the keeper's last turn.
+    pub(super) keeping: Arc<Mutex<Vec<String>>>,
     pub(super) ended: bool,
 }
 
@@ -143,33 +156,61 @@ impl Guard {
         self.ended = true;
         let deadline = clock::monotonic().saturating_add(limit);
         let left = || deadline.saturating_sub(clock::monotonic()).max(LOOK);
-        self.watchdog.stop(LOOK);
+        self.watchdog.stop(LOOK.min(limit));
         self.ring.close();
-        let stopped = self.orders.send_timeout(Order::Stop, left()).is_ok() && self.spooler.wait(left());
-        self.keeper.adopt_once(left());
+        // Some of the time is for the exporters, and for the account.
+        let spool_by = deadline.saturating_sub(limit / SPOOL_SHARE);
+        self.standing.stop_by(spool_by);
+        let _ = self.orders.try_send(Order::Stop);
+        let stopped = self.spooler.wait(spool_by.saturating_sub(clock::monotonic()).max(LOOK));
+        self.keeper.adopt_once(left().min(limit / 2));
         for slot in self.slots.iter() {
             let _ = slot.handle.flush(left());
         }
-        let shutdown = self.account();
+        let clean = stopped && self.standing.has_ended();
+        let shutdown = self.account(clean, left().max(limit / ACCOUNT_SHARE));
         for slot in self.slots.iter() {
             slot.handle.stop(left());
         }
-        let clean = stopped && self.standing.has_ended();
         self.keeper.stop(clean, left());
         shutdown
     }
 
-    fn account(&self) -> Shutdown {
+    fn account(&self, clean: bool, limit: Duration) -> Shutdown {
+        let in_ring = if clean { 0 } else { self.left_in_ring() };
         let counters = self.ring.counters();
-        let durable = self.folder.end().map(|end| end.records).unwrap_or(0);
-        let own = feed::state_of(&self.folder, DATABASE_SLOT);
-        let delivered = |state: &State| state.sources.values().map(|fates| fates.delivered).sum();
+        // Where the disk does not answer, what is known in memory stands.
+        let counted = self.keeper.account(limit).unwrap_or_else(|| keeper::Counted {
+            durable: self.folder.synced().map_or(0, |end| end.records),
+            ..keeper::Counted::default()
+        });
+        let outlives = !matches!(self.ring.backing(), Backing::Anonymous { .. });
+        let lost = counters.refused_total() + counters.half_written + counters.lost_aside();
         Shutdown {
-            durable,
-            delivered: own.as_ref().map_or(0, delivered),
-            pending: own.as_ref().map_or(durable, |state| durable.saturating_sub(state.ordinal)),
-            lost: counters.refused_total() + counters.half_written,
+            durable: counted.durable,
+            delivered: counted.delivered,
+            pending: counted.durable.saturating_sub(counted.done) + if outlives { in_ring } else { 0 },
+            lost: lost + if outlives { 0 } else { in_ring },
         }
+    }
+
+    /// Records that are only in the ring. Whoever is still at work on it is fenced.
+    fn left_in_ring(&self) -> u64 {
+        let spooled = self.folder.synced().map_or(0, |end| end.next);
+        let deadline = clock::monotonic().saturating_add(LOOK);
+        let mut consumer = self.ring.take_over();
+        while consumer.is_none() && clock::monotonic() < deadline {
+            // It is inside a release, which takes microseconds.
+            std::thread::yield_now();
+            consumer = self.ring.take_over();
+        }
+        let mut records = 0;
+        if let Some(mut consumer) = consumer {
+            consumer.read(usize::MAX, |entry| {
+                records += u64::from(entry.kind != Kind::Source && entry.seq >= spooled);
+            });
+        }
+        records
     }
 }
 

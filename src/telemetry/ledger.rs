@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::record::{Kind, Level};
-use super::ring::{Counters, Recovered, Refused};
+use super::ring::{Aside, Counters, Recovered, Refused};
 use super::spool::segment::Piece;
 use super::spool::{Folder, SpoolError, ledger, walk};
 
@@ -12,7 +12,9 @@ use super::spool::{Folder, SpoolError, ledger, walk};
 /// that were appended on top.
 pub(super) fn fold_recovered(folder: &Folder, found: &Recovered, interrupted: u64) -> Result<(), SpoolError> {
     let half_written = found.counters.half_written + found.half_written;
-    let entries = found.accepted().saturating_sub(count_sources(folder)?);
+    // A definition that was set aside and never reached a segment is not found by counting them.
+    let sources = count_sources(folder)?.max(found.counters.aside[Aside::Source as usize]);
+    let entries = found.accepted().saturating_sub(sources);
     save(folder, &found.counters, entries + interrupted, half_written)
 }
 
@@ -32,6 +34,12 @@ fn save(folder: &Folder, counters: &Counters, accepted: u64, half_written: u64) 
     let mut lost = BTreeMap::new();
     if half_written > 0 {
         lost.insert("half_written".to_owned(), half_written);
+    }
+    for aside in Aside::LOST {
+        let records = counters.aside[aside as usize];
+        if records > 0 {
+            lost.insert(aside.word().to_owned(), records);
+        }
     }
     let mut ledger = ledger::Ledger::load(folder.disk(), folder.path(), folder.boot())?;
     ledger.fold(&ledger::Counters {

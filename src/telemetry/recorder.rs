@@ -4,7 +4,7 @@
 //! `tracing` (lines of a program, of `ship`, heartbeats); the layer encodes its own. Nothing here
 //! blocks; who wants to wait until a record is on disk asks [`Recorder::durable_through`].
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
@@ -51,6 +51,8 @@ pub struct Recorder(Arc<Shared>);
 struct Shared {
     ring: Ring,
     durable: Arc<AtomicU64>,
+    /// The spool is nearly at its cap: DEBUG and INFO are refused.
+    low: Arc<AtomicBool>,
     wake: Sender<Order>,
     sources: Mutex<Vec<Source>>,
     next_source: AtomicU16,
@@ -59,16 +61,19 @@ struct Shared {
 
 impl Recorder {
     /// A recorder on `ring`, whose own source gets number 0. `wake` tells the spooler that
-    /// something urgent is there; `durable` is where it says how far the disk is.
+    /// something urgent is there; `durable` is where it says how far the disk is, and `low` that
+    /// little of its share is left.
     pub(super) fn new(
         ring: Ring,
         own: Source,
         wake: Sender<Order>,
         durable: Arc<AtomicU64>,
+        low: Arc<AtomicBool>,
     ) -> Result<Recorder, Refused> {
         let recorder = Recorder(Arc::new(Shared {
             ring,
             durable,
+            low,
             wake,
             sources: Mutex::default(),
             next_source: AtomicU16::new(0),
@@ -103,21 +108,13 @@ impl Recorder {
     /// # Errors
     /// The ring refuses it; that is counted.
     pub fn emit(&self, source: SourceNo, record: &NewRecord<'_>) -> Result<u64, Refused> {
-        let mut bytes = Vec::with_capacity(256 + record.body.len());
-        let nanos = |time: Time| u64::try_from(time.as_microsecond()).unwrap_or(0) * 1_000;
-        let level = record.level;
-        let observed = nanos(crate::clock::now());
-        let mut writer =
-            LogWriter::begin(&mut bytes, nanos(record.time), observed, level.severity_number(), level.word());
-        writer.body(record.body);
-        for (key, value) in record.attributes {
-            attribute(&mut writer, key, value);
-        }
-        if let Some(name) = record.event_name {
-            writer.event_name(name);
-        }
-        writer.end();
-        self.push_as(Kind::Log, level, source, &bytes)
+        self.push_as(Kind::Log, record.level, source, &encode(record))
+    }
+
+    /// Records one of the recorder's own records that must be heard while the spool is nearly full:
+    /// there are few of them, and their silence means that something is broken.
+    pub(super) fn emit_vital(&self, record: &NewRecord<'_>) -> Result<u64, Refused> {
+        self.0.ring.push(Kind::Log, record.level, SourceNo::OWN.0, &encode(record))
     }
 
     /// Pushes bytes that are encoded already, as the recorder's own source.
@@ -126,6 +123,9 @@ impl Recorder {
     }
 
     fn push_as(&self, kind: Kind, level: Level, source: SourceNo, payload: &[u8]) -> Result<u64, Refused> {
+        if level <= Level::Info && self.is_spool_low() {
+            return Err(self.0.ring.refuse(Refused::SpoolLow, level));
+        }
         let position = self.0.ring.push(kind, level, source.0, payload)?;
         if level >= Level::Error {
             // A full channel holds orders that wake it already.
@@ -139,7 +139,8 @@ impl Recorder {
         self.0.next_source.load(Ordering::Relaxed).into()
     }
 
-    /// Every record with a position up to here is on disk.
+    /// Every record with a position up to here is on disk, but for those that went to stdout
+    /// because the spool could not take them and the ring was nearly full.
     pub fn durable_through(&self) -> u64 {
         self.0.durable.load(Ordering::Acquire)
     }
@@ -147,6 +148,12 @@ impl Recorder {
     /// Share of the ring in use, 0 to 1: who can wait does so before it is full.
     pub fn ring_fill(&self) -> f64 {
         self.0.ring.depth_bytes() as f64 / self.0.ring.capacity_bytes() as f64
+    }
+
+    /// Whether DEBUG and INFO are refused because the spool is nearly at its cap: who can wait does
+    /// so until it is not.
+    pub fn is_spool_low(&self) -> bool {
+        self.0.low.load(Ordering::Relaxed)
     }
 
     /// The ring.
@@ -181,6 +188,25 @@ impl Recorder {
             self.0.ring.close_span(slot);
         }
     }
+}
+
+/// OTLP bytes of a record that does not come from `tracing`.
+fn encode(record: &NewRecord<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256 + record.body.len());
+    let nanos = |time: Time| u64::try_from(time.as_microsecond()).unwrap_or(0) * 1_000;
+    let level = record.level;
+    let observed = nanos(crate::clock::now());
+    let mut writer =
+        LogWriter::begin(&mut bytes, nanos(record.time), observed, level.severity_number(), level.word());
+    writer.body(record.body);
+    for (key, value) in record.attributes {
+        attribute(&mut writer, key, value);
+    }
+    if let Some(name) = record.event_name {
+        writer.event_name(name);
+    }
+    writer.end();
+    bytes
 }
 
 /// The cycle that a span says it belongs to; 0: none.

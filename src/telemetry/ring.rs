@@ -52,7 +52,7 @@ pub use self::spans::{OpenSpan, SPAN_NAME_BYTES, SpanSlot};
 
 use self::cells::{Barrier, Cells, Cursor, Replace};
 use self::entries::Entries;
-use self::layout::{Commit, HEADER_WORDS, Head, Identity, LEVELS, REASONS, Tail, WORD_BYTES};
+use self::layout::{ASIDES, Commit, HEADER_WORDS, Head, Identity, LEVELS, REASONS, Tail, WORD_BYTES};
 use self::map::{ForkGuard, Mapping};
 use self::word::Load;
 use super::record::{Kind, Level};
@@ -89,15 +89,23 @@ pub enum Refused {
     Forked = 3,
     /// The ring is closed.
     Closed = 4,
+    /// DEBUG or INFO, and the disk's share is nearly used up: said by the recorder, not the ring.
+    SpoolLow = 5,
     /// The caller was stopped inside `push` for so long that its entry was given up. Counted as
     /// half-written (it has a sequence number), not as refused.
-    Skipped = 5,
+    Skipped = 6,
 }
 
 impl Refused {
     /// The reasons that are counted as refused, in the order of their rows.
-    pub const COUNTED: [Refused; REASONS] =
-        [Refused::Full, Refused::AboveNinety, Refused::TooLarge, Refused::Forked, Refused::Closed];
+    pub const COUNTED: [Refused; REASONS] = [
+        Refused::Full,
+        Refused::AboveNinety,
+        Refused::TooLarge,
+        Refused::Forked,
+        Refused::Closed,
+        Refused::SpoolLow,
+    ];
 
     /// A word for a metric's label.
     pub fn word(self) -> &'static str {
@@ -107,7 +115,35 @@ impl Refused {
             Refused::TooLarge => "too_large",
             Refused::Forked => "forked",
             Refused::Closed => "closed",
+            Refused::SpoolLow => "spool_low",
             Refused::Skipped => "skipped",
+        }
+    }
+}
+
+/// What became of entries that were released and are not in the spool. The number is its word in
+/// the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Aside {
+    /// Written to stdout.
+    Stdout = 0,
+    /// Dropped, because stdout takes only so many a second.
+    FallbackRate = 1,
+    /// The definition of a source: no record, and kept in memory for the spool.
+    Source = 2,
+}
+
+impl Aside {
+    /// Those that are lost records.
+    pub const LOST: [Aside; 2] = [Aside::Stdout, Aside::FallbackRate];
+
+    /// A word for the ledger.
+    pub fn word(self) -> &'static str {
+        match self {
+            Aside::Stdout => "stdout",
+            Aside::FallbackRate => "fallback_rate",
+            Aside::Source => "source",
         }
     }
 }
@@ -156,12 +192,19 @@ pub struct Counters {
     pub refused: [[u64; LEVELS]; REASONS],
     /// Open spans that found no slot: a kill would not be told for these.
     pub spans_without_slot: u64,
+    /// Released and not in the spool, by [`Aside`].
+    pub aside: [u64; ASIDES],
 }
 
 impl Counters {
     /// All released entries that had a sequence number, the half-written ones too.
     pub fn accepted(&self) -> u64 {
         self.taken.iter().sum::<u64>() + self.half_written
+    }
+
+    /// Records that were released and reached no spool.
+    pub fn lost_aside(&self) -> u64 {
+        Aside::LOST.iter().map(|aside| self.aside[*aside as usize]).sum()
     }
 
     /// All refusals.
@@ -178,6 +221,7 @@ impl Counters {
                 std::array::from_fn(|level| word(layout::REFUSED + reason * LEVELS + level))
             }),
             spans_without_slot: word(layout::SPANS_WITHOUT_SLOT),
+            aside: std::array::from_fn(|aside| word(layout::ASIDE + aside)),
         }
     }
 }
@@ -316,6 +360,21 @@ impl Ring {
             inner.count(refused, level);
         }
         outcome
+    }
+
+    /// Counts a refusal that the ring's owner decided on, before anything was pushed.
+    #[cold]
+    pub fn refuse(&self, refused: Refused, level: Level) -> Refused {
+        self.0.count(refused, level);
+        refused
+    }
+
+    /// Counts entries that are about to be released and are not in the spool. In the file, so that
+    /// a kill does not lose the count; a kill before the release counts them and finds them again.
+    pub fn put_aside(&self, aside: Aside, entries: u64) {
+        if !self.0.guard.is_child() {
+            self.0.header()[layout::ASIDE + aside as usize].fetch_add(entries, Relaxed);
+        }
     }
 
     /// The consumer, if none is alive.

@@ -162,6 +162,9 @@ pub enum SpoolError {
         /// The folder.
         path: PathBuf,
     },
+    /// A later writer of this folder has taken over: stop.
+    #[error("another writer of this spool has taken over")]
+    Fenced,
     /// A commit whose numbers do not add up to the records it covers: a fault of the caller.
     #[error("a commit speaks of {told} records and covers {taken}")]
     Tally {

@@ -5,19 +5,24 @@
 //! when somebody asks. Only then is the room in the ring given back, so that a kill at any moment
 //! finds each record in one of the two. Where the spool fails nothing is released: records wait in
 //! the ring, and the spool is opened anew after a backoff. A generation that was replaced reads and
-//! releases nothing more, because the ring fences its consumer.
+//! releases nothing more, because the ring fences its consumer and the folder its writer. Where the
+//! ring fills meanwhile, records go to stdout (`fallback`), and back to the spool by themselves.
 
-use std::sync::Arc;
+mod fallback;
+mod standing;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use self::fallback::Fallback;
 use super::quiet::quiet;
 use super::record::Level;
 use super::ring::{Consumer, End, Ring};
 use super::spool::{Folder, SpoolConfig, SpoolError, Writer};
+use super::wiring::{Fuse, Out};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::error;
@@ -36,13 +41,20 @@ const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// Wait before the spool is opened again.
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(50), ceiling: Duration::from_secs(2), jitter: 0.0 };
 
+/// Period at which the ring is looked at while the spool cannot be used.
+const FALLBACK_POLL: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+pub(super) use self::fallback::{FALLBACK_FILL, LINES_PER_SECOND};
+pub(super) use self::standing::Standing;
+
 /// What the spooler is told.
 pub(super) enum Order {
     /// Something urgent is in the ring.
     Wake,
     /// Make everything durable that was published before this, then answer.
     Flush(Sender<()>),
-    /// Make everything durable and end.
+    /// Make everything durable and end, as [`Standing::stop_by`] says.
     Stop,
 }
 
@@ -60,29 +72,11 @@ pub(super) struct Spooler {
     pub(super) adopted: Arc<Mutex<Vec<Folder>>>,
     /// Tells the shippers that there is more.
     pub(super) on_durable: Box<dyn Fn() + Send + Sync>,
-}
-
-/// Where the spooler stands, for status.
-#[derive(Debug, Default)]
-pub(super) struct Standing {
-    trouble: Mutex<Option<String>>,
-    ended: AtomicBool,
-}
-
-impl Standing {
-    /// Why records do not reach the disk; None: they do.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether everything was made durable at a stop.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    fn set(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
+    /// Set while the spool is nearly at its cap: DEBUG and INFO are refused.
+    pub(super) low: Arc<AtomicBool>,
+    /// Where records go while the spool cannot be used.
+    pub(super) out: Out,
+    pub(super) fuse: Fuse,
 }
 
 /// A consumer and a writer that go together; given up together.
@@ -101,6 +95,8 @@ enum Step {
     Worked,
     /// The ring is empty.
     Idle,
+    /// The next entry is reserved and not yet published.
+    Unpublished,
     /// Another generation has taken over.
     Fenced,
 }
@@ -109,35 +105,65 @@ impl Spooler {
     /// The body of one generation.
     pub(super) fn run(&self, pulse: &Pulse, generation: u64) {
         quiet(|| {
-            let (mut attempt, mut stopping, mut waiting) = (0, false, Vec::new());
-            while pulse.generation() == generation {
+            let (mut attempt, mut waiting) = (0, Vec::new());
+            while pulse.generation() == generation && !self.standing.is_over(clock::monotonic()) {
                 pulse.beat();
                 let outcome = self.open(generation > 0).and_then(|hand| match hand {
-                    Some(hand) => self.work(hand, pulse, generation, &mut stopping, &mut waiting),
+                    Some(hand) => self.work(hand, pulse, generation, &mut waiting),
                     None => Ok(false),
                 });
                 match outcome {
-                    Ok(true) => return self.standing.ended.store(true, Ordering::Release),
-                    Ok(false) => attempt = 0,
+                    Ok(true) => return self.standing.end(),
+                    Ok(false) | Err(SpoolError::Fenced) => attempt = 0,
                     Err(trouble) => {
-                        self.standing.set(Some(error::chain(&trouble)));
-                        attempt += 1;
-                        if stopping {
-                            return;
+                        if pulse.generation() == generation {
+                            self.standing.set_trouble(Some(error::chain(&trouble)));
                         }
+                        attempt += 1;
                     }
                 }
-                let pause = BACKOFF.delay(attempt, 0.0);
-                stopping |= self.pause(pause, &mut waiting);
+                self.wait(BACKOFF.delay(attempt, 0.0), pulse, generation, &mut waiting);
             }
         });
+    }
+
+    /// Waits before the spool is opened again; keeps room in the ring meanwhile.
+    fn wait(&self, limit: Duration, pulse: &Pulse, generation: u64, waiting: &mut Vec<Sender<()>>) {
+        let until = clock::monotonic().saturating_add(limit);
+        let mut fallback: Option<Fallback<'_>> = None;
+        while pulse.generation() == generation {
+            pulse.beat();
+            let now = clock::monotonic();
+            if now >= until || self.standing.is_over(now) {
+                return;
+            }
+            if self.standing.trouble().is_some() && self.fill() > fallback::FALLBACK_FILL {
+                if fallback.is_none() {
+                    let consumer = self.consumer(generation > 0);
+                    fallback = consumer.map(|consumer| Fallback { spooler: self, consumer });
+                }
+                if fallback.as_mut().is_some_and(|fallback| !fallback.step(now)) {
+                    fallback = None;
+                }
+            }
+            self.pause(FALLBACK_POLL.min(until.saturating_sub(now)), waiting);
+        }
+    }
+
+    /// Share of the ring in use.
+    fn fill(&self) -> f64 {
+        self.ring.depth_bytes() as f64 / self.ring.capacity_bytes() as f64
+    }
+
+    /// Becomes the ring's consumer. None: another one lives, or is inside a release; ask again.
+    fn consumer(&self, replace: bool) -> Option<Consumer> {
+        if replace { self.ring.take_over() } else { self.ring.consumer() }
     }
 
     /// Opens the spool behind what is in it, and becomes the ring's consumer. None: another one
     /// lives.
     fn open(&self, replace: bool) -> Result<Option<Hand>, SpoolError> {
-        let consumer = if replace { self.ring.take_over() } else { self.ring.consumer() };
-        let Some(consumer) = consumer else { return Ok(None) };
+        let Some(consumer) = self.consumer(replace) else { return Ok(None) };
         let mut writer = Writer::open(&self.folder, self.config)?;
         writer.set_slots(&self.slots);
         Ok(Some(Hand { consumer, writer, unsynced_since: None, urgent: false, room_at: Duration::ZERO }))
@@ -149,32 +175,38 @@ impl Spooler {
         mut hand: Hand,
         pulse: &Pulse,
         generation: u64,
-        stopping: &mut bool,
         waiting: &mut Vec<Sender<()>>,
     ) -> Result<bool, SpoolError> {
         while pulse.generation() == generation {
             pulse.beat();
+            self.fuse.at("spooler");
             let now = clock::monotonic();
+            // Asked before the ring is read: what was published before the stop is then seen.
+            let stopping = self.standing.is_stopping();
+            let was_unsynced = hand.unsynced_since.is_some();
             let step = self.step(&mut hand, now)?;
+            if was_unsynced && hand.unsynced_since.is_none() {
+                pulse.progress();
+            }
             self.keep_room(&mut hand, now)?;
             match step {
                 Step::Fenced => return Ok(false),
                 Step::Worked => pulse.progress(),
-                Step::Idle => {
-                    if hand.urgent || *stopping {
+                Step::Idle | Step::Unpublished => {
+                    if hand.urgent || stopping {
                         self.sync(&mut hand)?;
                     }
                     if hand.unsynced_since.is_none() {
                         for answer in waiting.drain(..) {
                             let _ = answer.try_send(());
                         }
-                        if *stopping {
+                        if stopping && step == Step::Idle {
                             return Ok(true);
                         }
+                        self.standing.set_trouble(None);
                     }
-                    *stopping |= self.pause(POLL, waiting);
+                    self.pause(POLL, waiting);
                     hand.urgent |= !waiting.is_empty();
-                    self.standing.set(None);
                 }
             }
         }
@@ -201,9 +233,8 @@ impl Spooler {
         if batch.entries > 0 {
             unsynced_since.get_or_insert(now);
         }
-        let fill = self.ring.depth_bytes() as f64 / self.ring.capacity_bytes() as f64;
         let due = unsynced_since.is_some_and(|since| now.saturating_sub(since) >= self.config.sync_every);
-        if due || fill > FILL_SYNC {
+        if due || self.fill() > FILL_SYNC {
             self.sync(hand)?;
         }
         match batch.end {
@@ -212,7 +243,7 @@ impl Spooler {
             End::Empty => Ok(Step::Idle),
             End::Unpublished => {
                 hand.consumer.skip_stalled(now, PRODUCER_PATIENCE);
-                Ok(Step::Idle)
+                Ok(Step::Unpublished)
             }
         }
     }
@@ -225,6 +256,7 @@ impl Spooler {
         hand.room_at = now + ROOM_EVERY;
         hand.writer.set_adopted(self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone());
         hand.writer.keep_room()?;
+        self.low.store(hand.writer.is_low_on_room(), Ordering::Relaxed);
         metrics::gauge!(crate::catalogue::SPOOL_BYTES.name).set(hand.writer.bytes() as f64);
         Ok(())
     }
@@ -241,22 +273,22 @@ impl Spooler {
             }
             hand.unsynced_since = None;
             hand.urgent = false;
+            self.low.store(hand.writer.is_low_on_room(), Ordering::Relaxed);
+            self.standing.set_trouble(None);
+            self.standing.to_stdout(false);
             (self.on_durable)();
         }
         Ok(())
     }
 
-    /// Waits for an order or the time; whether the order was to stop.
-    fn pause(&self, limit: Duration, waiting: &mut Vec<Sender<()>>) -> bool {
+    /// Waits for an order or the time.
+    fn pause(&self, limit: Duration, waiting: &mut Vec<Sender<()>>) {
         match self.orders.recv_timeout(limit) {
-            Ok(Order::Flush(answer)) => {
-                waiting.push(answer);
-                false
-            }
-            Ok(Order::Stop) => true,
-            Ok(Order::Wake) | Err(crossbeam_channel::RecvTimeoutError::Timeout) => false,
+            Ok(Order::Flush(answer)) => waiting.push(answer),
+            // What to stop by stands in `standing`; here it only wakes.
+            Ok(Order::Stop | Order::Wake) | Err(RecvTimeoutError::Timeout) => {}
             // Nobody is left who could tell us anything.
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => true,
+            Err(RecvTimeoutError::Disconnected) => self.standing.stop_by(clock::monotonic()),
         }
     }
 }

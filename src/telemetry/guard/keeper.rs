@@ -15,21 +15,21 @@ use super::Slot;
 use crate::clock;
 use crate::supervise::thread::Child;
 use crate::supervise::{Intensity, Pulse};
+use crate::telemetry::DATABASE_SLOT;
 use crate::telemetry::adopt;
 use crate::telemetry::adopt::Adopted;
 use crate::telemetry::config::Adopt;
-use crate::telemetry::feed::FolderFeed;
+use crate::telemetry::feed::{self, FolderFeed};
 use crate::telemetry::ledger;
 use crate::telemetry::quiet::quiet;
 use crate::telemetry::record::Level;
 use crate::telemetry::recorder::{NewRecord, Recorder, SourceNo};
 use crate::telemetry::ring::{self, Ring};
 use crate::telemetry::shipper::Feed;
+use crate::telemetry::spool::cursor::state::State;
 use crate::telemetry::spool::disk::Disk;
 use crate::telemetry::spool::{self, Folder, SpoolConfig, SpoolError};
-
-/// Period of its turns.
-const TURN: Duration = Duration::from_secs(1);
+use crate::telemetry::wiring::Fuse;
 
 /// What it works on.
 pub(in crate::telemetry) struct Ground {
@@ -37,6 +37,8 @@ pub(in crate::telemetry) struct Ground {
     pub(in crate::telemetry) disk: Arc<dyn Disk>,
     pub(in crate::telemetry) config: SpoolConfig,
     pub(in crate::telemetry) adopt: Adopt,
+    pub(in crate::telemetry) keep_every: Duration,
+    pub(in crate::telemetry) fuse: Fuse,
     pub(in crate::telemetry) own: Folder,
     pub(in crate::telemetry) ring: Ring,
     pub(in crate::telemetry) recorder: Recorder,
@@ -44,33 +46,67 @@ pub(in crate::telemetry) struct Ground {
     /// Folders that were taken over and are not empty yet.
     pub(in crate::telemetry) adopted: Arc<Mutex<Vec<Folder>>>,
     /// What went wrong the last time, for status.
-    pub(in crate::telemetry) trouble: Mutex<Vec<String>>,
+    pub(in crate::telemetry) trouble: Arc<Mutex<Vec<String>>>,
 }
 
 enum Order {
     /// One turn at once, then answer.
     Turn(Sender<()>),
+    /// Count what is on disk, then answer.
+    Account(Sender<Counted>),
     /// End; whether the own folder may be closed for good.
     Stop { clean: bool },
 }
 
+/// What the disk says of this boot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counted {
+    /// Records on disk.
+    pub(super) durable: u64,
+    /// Taken by the database exporter's destination.
+    pub(super) delivered: u64,
+    /// Where its cursor is, in records.
+    pub(super) done: u64,
+}
+
 /// The running keeper.
 pub(in crate::telemetry) struct Keeper {
-    child: Child,
+    child: Arc<Child>,
     orders: Sender<Order>,
 }
 
 impl Keeper {
     /// Does a first turn on the caller's thread, so that dead processes' folders are taken over
     /// when this returns, and starts the thread.
-    pub(in crate::telemetry) fn start(ground: Ground) -> std::io::Result<Keeper> {
-        ground.turn();
+    pub(in crate::telemetry) fn start(ground: Ground, intensity: Intensity) -> std::io::Result<Keeper> {
+        // A panic over a dead process's folder must not fail the host; the thread meets it again.
+        let first = std::panic::AssertUnwindSafe(|| quiet(|| ground.turn()));
+        if let Err(panic) = std::panic::catch_unwind(first) {
+            super::watchdog::tell_panic("keeper", &crate::supervise::panic_text(&*panic));
+        }
         let (orders, inbox) = bounded(8);
-        let child =
-            Child::start("keeper", Intensity::default(), super::watchdog::tell_panic, move |pulse, generation| {
-                quiet(|| ground.run(pulse, generation, &inbox));
-            })?;
-        Ok(Keeper { child, orders })
+        let child = Child::start("keeper", intensity, super::watchdog::tell_panic, move |pulse, generation| {
+            quiet(|| ground.run(pulse, generation, &inbox));
+        })?;
+        Ok(Keeper { child: Arc::new(child), orders })
+    }
+
+    /// The thread, for the watchdog.
+    pub(in crate::telemetry) fn child(&self) -> Arc<Child> {
+        Arc::clone(&self.child)
+    }
+
+    /// The thread's vital signs.
+    pub(super) fn pulse(&self) -> &Pulse {
+        self.child.pulse()
+    }
+
+    /// What became of this boot's records, counted on the keeper's thread: a disk that hangs must
+    /// not hold the caller. None: not within `limit`.
+    pub(super) fn account(&self, limit: Duration) -> Option<Counted> {
+        let (answer, answered) = bounded(1);
+        self.orders.send_timeout(Order::Account(answer), limit).ok()?;
+        answered.recv_timeout(limit).ok()
     }
 
     /// One turn at once: a process that has just died is taken over before we leave.
@@ -93,10 +129,13 @@ impl Ground {
     fn run(&self, pulse: &Pulse, generation: u64, inbox: &Receiver<Order>) {
         while pulse.generation() == generation {
             pulse.beat();
-            match inbox.recv_timeout(TURN) {
+            match inbox.recv_timeout(self.keep_every) {
                 Ok(Order::Turn(answer)) => {
                     self.turn();
                     let _ = answer.try_send(());
+                }
+                Ok(Order::Account(answer)) => {
+                    let _ = answer.try_send(self.count());
                 }
                 Ok(Order::Stop { clean }) => return self.close(clean),
                 Err(RecvTimeoutError::Timeout) => self.turn(),
@@ -106,19 +145,32 @@ impl Ground {
         }
     }
 
+    fn count(&self) -> Counted {
+        let state = feed::state_of(&self.own, DATABASE_SLOT);
+        let delivered = |state: &State| state.sources.values().map(|fates| fates.delivered).sum();
+        Counted {
+            durable: self.own.end().map(|end| end.records).unwrap_or(0),
+            delivered: state.as_ref().map_or(0, delivered),
+            done: state.map_or(0, |state| state.ordinal),
+        }
+    }
+
     fn turn(&self) {
+        self.fuse.at("keeper");
         let mut trouble = Vec::new();
         if self.adopt == Adopt::All {
             trouble.extend(self.adopt_dead());
         }
-        let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-        adopted.retain(|folder| match self.finish(folder) {
-            Ok(finished) => !finished,
-            Err(error) => {
-                trouble.push(crate::error::chain(&error));
-                true
+        // The spooler takes this lock, too: no disk is asked while it is held.
+        let adopted = || self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        let folders = adopted().clone();
+        for folder in folders {
+            match self.finish(&folder) {
+                Ok(true) => adopted().retain(|other| other.boot() != folder.boot()),
+                Ok(false) => {}
+                Err(error) => trouble.push(crate::error::chain(&error)),
             }
-        });
+        }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
@@ -127,7 +179,7 @@ impl Ground {
         for dead in found {
             self.tell(&dead);
             for slot in self.slots.iter() {
-                match FolderFeed::open(&dead.folder, slot.name, true) {
+                match FolderFeed::open(&dead.folder, slot.name, true, self.fuse.clone()) {
                     Ok(feed) => {
                         let feed: Box<dyn Feed> = Box::new(feed);
                         if !slot.handle.adopt(feed) {

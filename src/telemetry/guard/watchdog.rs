@@ -3,32 +3,35 @@
 //!
 //! Every `heartbeat_every` it emits the heartbeat record with depths and the state of every
 //! exporter, through ring, spool and exporters like any other: silence means broken, not quiet. A
-//! spooler without a beat for [`STALL_LIMIT`] is fenced and replaced.
+//! spooler or keeper without a beat for its limit is fenced and replaced. What it has told outlives
+//! a panic of its own.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 
 use super::Slot;
+use super::losses::Told;
+use super::stall::{Stall, Verdict};
 use crate::catalogue;
 use crate::clock;
 use crate::supervise::thread::Child;
 use crate::supervise::{Intensity, Pulse};
 use crate::telemetry::quiet::quiet;
 use crate::telemetry::record::Level;
-use crate::telemetry::recorder::{NewRecord, Recorder, SourceNo};
+use crate::telemetry::recorder::{NewRecord, Recorder};
+use crate::telemetry::ring::Aside;
 use crate::telemetry::shipper::State;
 use crate::telemetry::spooler;
+use crate::telemetry::wiring::Fuse;
 
 /// Name of the heartbeat's event.
 const HEARTBEAT_EVENT: &str = "dogwatch.heartbeat";
-/// Period of its turns.
-const TURN: Duration = Duration::from_millis(500);
-/// A spooler that has not beaten for so long is replaced; above the longest fsync that is normal.
-const STALL_LIMIT: Duration = Duration::from_secs(5);
+/// The keeper may be silent so many times longer than the spooler: one turn of it reads whole folders.
+const KEEPER_PATIENCE: u32 = 6;
 /// Least time between two lines on stderr.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -38,7 +41,30 @@ pub(in crate::telemetry) struct View {
     pub(in crate::telemetry) spooler: Arc<Child>,
     pub(in crate::telemetry) standing: Arc<spooler::Standing>,
     pub(in crate::telemetry) slots: Arc<Vec<Slot>>,
+    pub(in crate::telemetry) keeper: Arc<Child>,
     pub(in crate::telemetry) heartbeat_every: Duration,
+    pub(in crate::telemetry) limits: Limits,
+    pub(in crate::telemetry) fuse: Fuse,
+    pub(in crate::telemetry) memory: Mutex<Memory>,
+}
+
+/// Its times.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::telemetry) struct Limits {
+    pub(in crate::telemetry) turn: Duration,
+    pub(in crate::telemetry) stall: Duration,
+    pub(in crate::telemetry) tell_lost_every: Duration,
+}
+
+/// What outlives a panic of its own.
+#[derive(Debug, Default)]
+pub(in crate::telemetry) struct Memory {
+    sequence: u64,
+    beat_at: Duration,
+    told: Told,
+    told_at: Option<Duration>,
+    spooler: Stall,
+    keeper: Stall,
 }
 
 /// The running watchdog.
@@ -49,15 +75,20 @@ pub(in crate::telemetry) struct Watchdog {
 
 impl Watchdog {
     /// Starts the thread; the first heartbeat comes at once.
-    pub(in crate::telemetry) fn start(view: View) -> std::io::Result<Watchdog> {
+    pub(in crate::telemetry) fn start(view: View, intensity: Intensity) -> std::io::Result<Watchdog> {
         let (stop, stopped) = bounded(1);
-        let child = Child::start("watchdog", Intensity::default(), tell_panic, move |pulse, generation| {
+        let child = Child::start("watchdog", intensity, tell_panic, move |pulse, generation| {
             quiet(|| view.run(pulse, generation, &stopped));
         })?;
         Ok(Watchdog { child, stop })
     }
 
-    /// Ends the thread.
+    /// The thread's vital signs.
+    pub(super) fn pulse(&self) -> &Pulse {
+        self.child.pulse()
+    }
+
+    /// Ends the thread; what was lost is told first.
     pub(super) fn stop(&self, limit: Duration) {
         let _ = self.stop.try_send(());
         self.child.wait(limit);
@@ -66,30 +97,63 @@ impl Watchdog {
 
 impl View {
     fn run(&self, pulse: &Pulse, generation: u64, stopped: &Receiver<()>) {
-        let (mut sequence, mut beat_at) = (0_u64, Duration::ZERO);
-        let mut told_at = None;
+        let mut last = false;
         while pulse.generation() == generation {
             pulse.beat();
+            self.fuse.at("watchdog");
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             let now = clock::monotonic();
-            if now >= beat_at {
-                sequence += 1;
-                beat_at = now.saturating_add(self.heartbeat_every);
-                self.heartbeat(sequence);
+            if now >= memory.beat_at && !last {
+                memory.sequence += 1;
+                memory.beat_at = now.saturating_add(self.heartbeat_every);
+                self.heartbeat(memory.sequence);
             }
-            self.metrics();
-            if self.spooler.pulse().silent_for() > STALL_LIMIT && self.spooler.replace().is_err() {
-                tell(&mut told_at, now, "the spooler has stalled and cannot be replaced");
+            let trouble = self.standing.trouble();
+            memory.told.switches(&self.recorder, self.standing.switches(), trouble.as_deref());
+            memory.told.losses(&self.recorder, now, self.limits.tell_lost_every, last);
+            self.metrics(pulse);
+            if last {
+                return;
             }
-            if let Some(trouble) = self.standing.trouble() {
-                tell(&mut told_at, now, &format!("records wait in memory: {trouble}"));
+            let text = self.look_after(&mut memory).or(trouble.map(|why| format!("records wait in memory: {why}")));
+            let wait = self.limits.turn.min(memory.beat_at.saturating_sub(now));
+            let told_at = text.is_some().then(|| memory.told_at);
+            if told_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY)) {
+                memory.told_at = Some(now);
+                drop(memory);
+                tell(&text.unwrap_or_default());
+            } else {
+                drop(memory);
             }
             pulse.progress();
-            let wait = TURN.min(beat_at.saturating_sub(clock::monotonic()));
             match stopped.recv_timeout(wait) {
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => last = true,
             }
         }
+    }
+
+    /// Replaces what has stalled; what to say about threads that stay down.
+    fn look_after(&self, memory: &mut Memory) -> Option<String> {
+        let mut say = None;
+        let patient = self.limits.stall.saturating_mul(KEEPER_PATIENCE);
+        let threads =
+            [(&self.spooler, &mut memory.spooler, self.limits.stall), (&self.keeper, &mut memory.keeper, patient)];
+        for (child, stall, limit) in threads {
+            let name = child.pulse().name().to_owned();
+            if child.pulse().is_given_up() {
+                say = Some(format!("thread {name} panicked too often and stays down"));
+                continue;
+            }
+            match stall.judge(child.pulse(), limit) {
+                Verdict::Fine => {}
+                Verdict::GivenUp => say = Some(format!("thread {name} has stalled and replacing it does not help")),
+                Verdict::Replace if child.replace().is_ok() => {}
+                Verdict::Replace => say = Some(format!("thread {name} has stalled and cannot be replaced")),
+            }
+        }
+        let down = self.slots.iter().find(|slot| slot.handle.pulse().is_given_up());
+        say.or(down.map(|slot| format!("the shipper of {} panicked too often and stays down", slot.name)))
     }
 
     fn heartbeat(&self, sequence: u64) {
@@ -116,10 +180,10 @@ impl View {
             event_name: Some(HEARTBEAT_EVENT),
         };
         // A refusal is counted by the ring; silence is what others hear.
-        let _ = self.recorder.emit(SourceNo::OWN, &record);
+        let _ = self.recorder.emit_vital(&record);
     }
 
-    fn metrics(&self) {
+    fn metrics(&self, own: &Pulse) {
         let ring = self.recorder.ring();
         metrics::gauge!(catalogue::RING_DEPTH.name).set(ring.depth_bytes() as f64);
         metrics::gauge!(catalogue::RING_CAPACITY.name).set(ring.capacity_bytes() as f64);
@@ -134,8 +198,20 @@ impl View {
                 .absolute(*count);
             }
         }
-        metrics::counter!(catalogue::THREAD_RESTARTS.name, "thread" => "spooler")
-            .absolute(self.spooler.pulse().restarts());
+        let active = self.standing.switches() % 2 == 1;
+        metrics::gauge!(catalogue::FALLBACK_ACTIVE.name).set(f64::from(u8::from(active)));
+        for aside in Aside::LOST {
+            metrics::counter!(catalogue::RECORDS_DROPPED.name, "exporter" => "all", "reason" => aside.word())
+                .absolute(counters.aside[aside as usize]);
+        }
+        let shippers = self.slots.iter().map(|slot| slot.handle.pulse());
+        for pulse in [self.spooler.pulse(), self.keeper.pulse(), own].into_iter().chain(shippers) {
+            let thread = pulse.name().to_owned();
+            metrics::counter!(catalogue::THREAD_RESTARTS.name, "thread" => thread.clone())
+                .absolute(pulse.restarts());
+            metrics::gauge!(catalogue::THREAD_GIVEN_UP.name, "thread" => thread)
+                .set(f64::from(u8::from(pulse.is_given_up())));
+        }
     }
 }
 
@@ -159,12 +235,9 @@ fn state(state: &State) -> &'static str {
     }
 }
 
-/// One line on stderr, at most every [`TELL_EVERY`]: the last way to speak when records cannot.
-fn tell(told_at: &mut Option<Duration>, now: Duration, text: &str) {
-    if told_at.is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY) {
-        *told_at = Some(now);
-        let _ = writeln!(std::io::stderr().lock(), "dogwatch telemetry: {text}");
-    }
+/// One line on stderr: the last way to speak when records cannot.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "dogwatch telemetry: {text}");
 }
 
 /// Says that a thread of the recorder panicked; supervision restarts it and counts.

@@ -9,7 +9,8 @@
 //! 264       skipped: a stalled producer below this position has been given up
 //! 512, 576  two commit slots: head, taken by level (5), half_written, check = epoch << 32 | CRC32C.
 //!           The valid one with the higher epoch counts; the other one is written next.
-//! 768       refused, [reason][level], 5 x 5 words; then spans that found no slot
+//! 768       refused, [reason][level], 6 x 5 words; then spans that found no slot; then what was
+//!           released and is not in the spool, by fate, 3 words
 //! 4032      identity once more: one bad byte there must not cost the whole ring
 //! 4096      256 slots of 128 bytes for open spans (see `spans`)
 //! 36864     entries: `capacity` bytes, a power of two
@@ -51,6 +52,7 @@ pub(super) const SKIPPED: usize = 33;
 pub(super) const COMMITS: usize = 64;
 pub(super) const REFUSED: usize = 96;
 pub(super) const SPANS_WITHOUT_SLOT: usize = REFUSED + REASONS * LEVELS;
+pub(super) const ASIDE: usize = SPANS_WITHOUT_SLOT + 1;
 pub(super) const SPANS: usize = 512;
 /// Both places of the identity.
 pub(super) const IDENTITIES: [usize; 2] = [0, 504];
@@ -58,7 +60,8 @@ pub(super) const IDENTITIES: [usize; 2] = [0, 504];
 pub(super) const IDENTITY_WORDS: usize = 8;
 pub(super) const COMMIT_WORDS: usize = 8;
 /// Rows and columns of the refusals.
-pub(super) const REASONS: usize = 5;
+pub(super) const REASONS: usize = 6;
+pub(super) const ASIDES: usize = 3;
 pub(super) const LEVELS: usize = Level::ALL.len();
 
 const MAGIC: u64 = u64::from_le_bytes(*b"DWRING01");

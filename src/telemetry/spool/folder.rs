@@ -5,6 +5,7 @@
 //! nobody adopts one that is being made. A folder also carries, in memory, how far its writer has
 //! come, so that cursors of the same process read up to there and ask the disk for nothing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +16,7 @@ use super::SpoolError;
 use super::disk::{Disk, Lock};
 use super::ledger::Ledger;
 use super::segment::{self, Piece, Reader};
-use crate::telemetry::record::Kind;
+use crate::telemetry::record::{Kind, Source};
 
 pub(super) const LOCK: &str = "lock";
 
@@ -30,6 +31,7 @@ struct Inner {
     path: PathBuf,
     boot: Uuid,
     tail: Mutex<Tail>,
+    sure: Mutex<Sure>,
     _lock: Lock,
 }
 
@@ -53,6 +55,24 @@ pub(super) struct Tail {
     pub(super) generation: u64,
     /// Where the records end; `None` until somebody has looked.
     pub(super) end: Option<End>,
+    /// Number of the writer that may write: a later one takes it from an earlier.
+    pub(super) writer: u64,
+}
+
+/// What outlives a writer: the next one of this process believes nothing else.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sure {
+    /// What is durable, once a writer has synced.
+    pub(super) synced: Option<Mark>,
+    /// JSON of the sources that were defined.
+    pub(super) sources: BTreeMap<u16, Vec<u8>>,
+}
+
+/// How far something has come.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mark {
+    pub(super) end: End,
+    pub(super) by_source: BTreeMap<u16, u64>,
 }
 
 impl Folder {
@@ -93,7 +113,16 @@ impl Folder {
     }
 
     fn new(disk: Arc<dyn Disk>, path: PathBuf, boot: Uuid, lock: Lock) -> Folder {
-        Folder { inner: Arc::new(Inner { disk, path, boot, tail: Mutex::default(), _lock: lock }) }
+        Folder {
+            inner: Arc::new(Inner {
+                disk,
+                path,
+                boot,
+                tail: Mutex::default(),
+                sure: Mutex::default(),
+                _lock: lock,
+            }),
+        }
     }
 
     /// Its path.
@@ -126,6 +155,26 @@ impl Folder {
         }
         let end = find_end(self.disk(), self.path(), self.boot())?;
         Ok(*self.tail().end.get_or_insert(end))
+    }
+
+    /// What its writers have made durable in this process; `None` before the first.
+    pub fn synced(&self) -> Option<End> {
+        self.sure().synced.as_ref().map(|mark| mark.end)
+    }
+
+    /// The definition of a source that reaches the spool with its next segment.
+    pub fn define_source(&self, number: u16, json: &[u8]) {
+        self.sure().sources.insert(number, json.to_vec());
+    }
+
+    /// The definition of a source, where this process has seen it.
+    pub fn source(&self, number: u16) -> Option<Source> {
+        serde_json::from_slice(self.sure().sources.get(&number)?).ok()
+    }
+
+    /// What writers hand on; held only for a few copies.
+    pub(super) fn sure(&self) -> MutexGuard<'_, Sure> {
+        self.inner.sure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state shared with the cursors; held only for a few loads and stores.

@@ -4,13 +4,14 @@
 //! said so: data first, then the folder where a file was made. After any failed write or fsync the
 //! file is never touched again; the writer goes back to what was durable and says from which
 //! sequence on the caller appends anew. It always begins with a fresh segment, so nothing ever
-//! follows a torn tail. For one thread.
+//! follows a torn tail. A later writer of the same process goes on behind what an earlier one made
+//! durable, whatever can be read beyond it, and fences the earlier one. For one thread.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use super::disk::{self, DiskFile};
-use super::folder::{End, Folder, Tail};
+use super::folder::{Folder, Mark, Tail};
 use super::frame::{self, Header, OVERHEAD_BYTES, PAYLOAD_BYTES_MAX};
 use super::ledger::{Appended, Ledger};
 use super::room::Room;
@@ -33,6 +34,8 @@ pub struct Writer {
     sources: BTreeMap<u16, Vec<u8>>,
     /// First sequence of a file that was given up before anything in it was durable.
     given_up: Option<u64>,
+    /// Its number among the folder's writers.
+    number: u64,
     /// Counters of this boot; saved at each rotation and when somebody asks.
     pub(super) ledger: Ledger,
     pub(super) room: Room,
@@ -48,25 +51,38 @@ struct Active {
     named: bool,
 }
 
-/// How far something has come.
-#[derive(Debug, Clone, Default)]
-struct Mark {
-    end: End,
-    by_source: BTreeMap<u16, u64>,
-}
-
 impl Writer {
     /// Opens the folder for appending, behind what is in it.
     ///
     /// # Errors
     /// As the disk tells.
     pub fn open(folder: &Folder, config: SpoolConfig) -> Result<Writer, SpoolError> {
-        let mut mark = Mark { end: folder.end()?, by_source: BTreeMap::new() };
-        let mut sources = BTreeMap::new();
-        recover(folder, &mut mark, &mut sources)?;
+        // The earlier writer is fenced before anything is read, so that nothing changes behind it.
+        let number = {
+            let mut tail = folder.tail();
+            tail.writer += 1;
+            tail.writer
+        };
+        let known = folder.sure().clone();
+        let mut sources = known.sources;
+        let mark = match known.synced {
+            Some(mark) => discard_unsynced(folder, mark)?,
+            None => {
+                let mut mark = Mark { end: folder.end()?, by_source: BTreeMap::new() };
+                recover(folder, &mut mark, &mut sources)?;
+                mark
+            }
+        };
         let mut tail = folder.tail();
-        *tail = Tail { live: true, active: None, generation: tail.generation + 1, end: Some(mark.end) };
+        if tail.writer != number {
+            return Err(SpoolError::Fenced);
+        }
+        let generation = tail.generation + 1;
+        *tail = Tail { live: true, active: None, generation, end: Some(mark.end), writer: number };
         drop(tail);
+        let mut sure = folder.sure();
+        (sure.synced, sure.sources) = (Some(mark.clone()), sources.clone());
+        drop(sure);
         let ledger = Ledger::load(folder.disk(), folder.path(), folder.boot())?;
         let mut writer = Writer {
             folder: folder.clone(),
@@ -77,6 +93,7 @@ impl Writer {
             now: mark,
             sources,
             given_up: None,
+            number,
             ledger,
             room: Room::default(),
         };
@@ -132,6 +149,7 @@ impl Writer {
         }
         if kind == Kind::Source as u8 {
             self.sources.insert(source, payload.to_vec());
+            self.folder.define_source(source, payload);
         } else {
             *of_source += 1;
             self.now.end.records += 1;
@@ -149,6 +167,9 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        if self.folder.tail().writer != self.number {
+            return Err(SpoolError::Fenced);
+        }
         if let Err(source) = active.file.write_at(active.written, &self.buffer) {
             return Err(self.give_up(source));
         }
@@ -156,6 +177,9 @@ impl Writer {
         active.written += self.buffer.len() as u64;
         self.buffer.clear();
         let mut tail = self.folder.tail();
+        if tail.writer != self.number {
+            return Err(SpoolError::Fenced);
+        }
         tail.active = Some((active.first, active.written));
         tail.end = Some(self.now.end);
         Ok(())
@@ -180,7 +204,11 @@ impl Writer {
                 return Err(self.give_up(source));
             }
             active.named = true;
+            if self.folder.tail().writer != self.number {
+                return Err(SpoolError::Fenced);
+            }
             self.synced.clone_from(&self.now);
+            self.folder.sure().synced = Some(self.synced.clone());
         }
         Ok(self.synced.end.next.checked_sub(1))
     }
@@ -212,9 +240,17 @@ impl Writer {
         by_source.collect()
     }
 
+    /// False once a later writer of the folder has been opened.
+    fn is_owner(&self) -> bool {
+        self.folder.tail().writer == self.number
+    }
+
     /// Closes the active segment; the next entry begins another.
     fn rotate(&mut self) -> Result<(), SpoolError> {
         self.sync()?;
+        if !self.is_owner() {
+            return Err(SpoolError::Fenced);
+        }
         self.active = None;
         self.folder.tail().active = None;
         // What is appended is durable already; ledger and room are tried again at the next chance.
@@ -226,6 +262,9 @@ impl Writer {
 
     /// Makes the segment that begins with `first`; its header and sources are buffered.
     fn begin_segment(&mut self, first: u64) -> Result<(), SpoolError> {
+        if !self.is_owner() {
+            return Err(SpoolError::Fenced);
+        }
         let path = segment::path(self.folder.path(), first);
         let disk = self.folder.disk();
         if let Some(given_up) = self.given_up {
@@ -277,6 +316,9 @@ impl Writer {
         self.buffer.clear();
         self.now.clone_from(&self.synced);
         let mut tail = self.folder.tail();
+        if tail.writer != self.number {
+            return SpoolError::Fenced;
+        }
         tail.active = None;
         tail.generation += 1;
         tail.end = Some(self.now.end);
@@ -290,10 +332,29 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let mut tail = self.folder.tail();
+        if tail.writer != self.number {
+            return;
+        }
         tail.live = false;
         tail.active = None;
-        tail.end = None;
+        // What is flushed and not durable is not believed by the next writer either.
+        tail.end = Some(self.synced.end);
+        tail.generation += 1;
     }
+}
+
+/// Removes the segments that hold nothing durable, so that fresh ones of their names can be made. What
+/// else an earlier writer left behind its last sync stands after a segment's durable frames, where
+/// the next segment owns the sequences.
+fn discard_unsynced(folder: &Folder, mark: Mark) -> Result<Mark, SpoolError> {
+    let (disk, path) = (folder.disk(), folder.path());
+    let told = |source| SpoolError::io("discard", path, source);
+    for segment in segment::list(disk, path).map_err(told)? {
+        if segment.first >= mark.end.next {
+            disk.remove(&segment::path(path, segment.first)).map_err(told)?;
+        }
+    }
+    Ok(mark)
 }
 
 /// Learns the sources and their counts from the last segment, makes that segment durable, and

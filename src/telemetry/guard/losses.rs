@@ -1,0 +1,93 @@
+//! Tells in-band what was lost since it was last told, once there is room again; and each switch
+//! to stdout and back.
+//!
+//! A count that was told is remembered only when its record is in the ring, so nothing is told
+//! into the void and nothing twice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::telemetry::record::Level;
+use crate::telemetry::recorder::{NewRecord, Recorder};
+use crate::telemetry::ring::{Aside, Counters, Refused};
+
+/// Class of event of a record that tells of losses.
+pub(in crate::telemetry) const LOST_EVENT: &str = "dogwatch.records.lost";
+/// Class of event of a switch to stdout or back.
+pub(in crate::telemetry) const FALLBACK_EVENT: &str = "dogwatch.telemetry.fallback";
+/// Share of the ring in use below which there is room again.
+const ROOM_AGAIN: f64 = 0.75;
+
+/// What was told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    counters: Counters,
+    lost_at: Option<Duration>,
+    switches: u64,
+}
+
+impl Told {
+    /// Tells what is new, at most every `every`; `last`: the recorder ends, so at once.
+    pub(super) fn losses(&mut self, recorder: &Recorder, now: Duration, every: Duration, last: bool) {
+        let is_early = self.lost_at.is_some_and(|at| now.saturating_sub(at) < every);
+        if recorder.ring_fill() > ROOM_AGAIN || (is_early && !last) {
+            return;
+        }
+        let counters = recorder.ring().counters();
+        let since = since(&counters, &self.counters);
+        let total: u64 = since.values().sum();
+        if total == 0 {
+            return;
+        }
+        let body = format!("{total} records were lost");
+        let counts: Vec<(&str, Value)> = since.iter().map(|(name, count)| (name.as_str(), json!(count))).collect();
+        let attributes: Vec<(&str, &Value)> = counts.iter().map(|(name, count)| (*name, count)).collect();
+        if emit(recorder, LOST_EVENT, &body, &attributes) {
+            self.counters = counters;
+            self.lost_at = Some(now);
+        }
+    }
+
+    /// Tells each switch to stdout and back that happened meanwhile.
+    pub(super) fn switches(&mut self, recorder: &Recorder, switches: u64, trouble: Option<&str>) {
+        while self.switches < switches {
+            let active = self.switches.is_multiple_of(2);
+            let body = if active {
+                "records go to stdout: the spool cannot be used"
+            } else {
+                "records go to the spool again"
+            };
+            let (active, why) = (json!(active), json!(trouble));
+            if !emit(recorder, FALLBACK_EVENT, body, &[("active", &active), ("trouble", &why)]) {
+                return;
+            }
+            self.switches += 1;
+        }
+    }
+}
+
+fn emit(recorder: &Recorder, event: &str, body: &str, attributes: &[(&str, &Value)]) -> bool {
+    let record = NewRecord { time: clock::now(), level: Level::Warning, body, attributes, event_name: Some(event) };
+    recorder.emit_vital(&record).is_ok()
+}
+
+/// Losses between two readings, by `reason.LEVEL` or cause.
+fn since(now: &Counters, before: &Counters) -> BTreeMap<String, u64> {
+    let mut since = BTreeMap::new();
+    for (row, reason) in Refused::COUNTED.iter().enumerate() {
+        for (column, level) in Level::ALL.iter().enumerate() {
+            let count = now.refused[row][column].saturating_sub(before.refused[row][column]);
+            since.insert(format!("{}.{}", reason.word(), level.word()), count);
+        }
+    }
+    for aside in Aside::LOST {
+        let count = now.aside[aside as usize].saturating_sub(before.aside[aside as usize]);
+        since.insert(aside.word().to_owned(), count);
+    }
+    since.insert("half_written".to_owned(), now.half_written.saturating_sub(before.half_written));
+    since.retain(|_, count| *count > 0);
+    since
+}

@@ -1,0 +1,69 @@
+//! Where the spooler stands: what its generations share, and what status, watchdog and shutdown
+//! read.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::fallback::Spent;
+
+/// Shared by the spooler's generations and whoever asks.
+#[derive(Debug, Default)]
+pub(in crate::telemetry) struct Standing {
+    trouble: Mutex<Option<String>>,
+    ended: AtomicBool,
+    /// Milliseconds of the monotonic clock by which to end; 0: nobody has asked.
+    stop_by: AtomicU64,
+    /// Switches to stdout and back: odd while records go there.
+    switches: AtomicU64,
+    /// What stdout has taken in this second.
+    pub(super) spent: Mutex<Spent>,
+}
+
+impl Standing {
+    /// Why records do not reach the disk; None: they do.
+    pub(in crate::telemetry) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether everything was made durable at a stop.
+    pub(in crate::telemetry) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// How often records were switched to stdout and back: odd while they go there.
+    pub(in crate::telemetry) fn switches(&self) -> u64 {
+        self.switches.load(Ordering::Acquire)
+    }
+
+    /// The spooler is to end: when all is durable, else at `deadline` (monotonic). It outlives a
+    /// panic, unlike the order that brought it.
+    pub(in crate::telemetry) fn stop_by(&self, deadline: Duration) {
+        let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.stop_by.store(millis, Ordering::Release);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop_by.load(Ordering::Acquire) != 0
+    }
+
+    pub(super) fn is_over(&self, now: Duration) -> bool {
+        let stop_by = self.stop_by.load(Ordering::Acquire);
+        stop_by != 0 && now >= Duration::from_millis(stop_by)
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Notes where records go; a change is a switch.
+    pub(super) fn to_stdout(&self, active: bool) {
+        if (self.switches() % 2 == 1) != active {
+            self.switches.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}

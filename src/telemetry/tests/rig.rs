@@ -1,0 +1,418 @@
+//! A recorder with a disk, an exporter, a stdout and threads that fail on demand.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::clock::{self, Time};
+use crate::supervise::Intensity;
+use crate::telemetry::delivery::Limits;
+use crate::telemetry::exporter::{ExportError, Exported, Exporter};
+use crate::telemetry::record::{Level, Source, Stored};
+use crate::telemetry::ring::Refused;
+use crate::telemetry::row::Row;
+use crate::telemetry::spool::disk::faulty::FaultyDisk;
+use crate::telemetry::spool::disk::{Disk, DiskFile, Entry, Lock, RealDisk};
+use crate::telemetry::spool::{Line, verify};
+use crate::telemetry::wiring::{Fuse, Wiring};
+use crate::telemetry::{Adopt, Config, DATABASE_SLOT, Guard, NewRecord, SourceNo, run_wired, shipper};
+
+/// Longest wait for anything.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const APP: &str = "app";
+
+/// Waits until `done`, level-triggered.
+pub(super) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = clock::monotonic() + LIMIT;
+    while !done() {
+        assert!(clock::monotonic() < deadline, "not within {LIMIT:?}: {what}");
+        pause(5);
+    }
+}
+
+pub(super) fn pause(millis: u64) {
+    let _ = crossbeam_channel::after(Duration::from_millis(millis)).recv();
+}
+
+/// Holds whoever comes while it is shut.
+#[derive(Clone, Default)]
+pub(super) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(super) fn shut(&self) {
+        *self.0.0.lock().unwrap() = true;
+    }
+
+    pub(super) fn open(&self) {
+        *self.0.0.lock().unwrap() = false;
+        self.0.1.notify_all();
+    }
+
+    pub(super) fn pass(&self) {
+        let guard = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(guard, |shut| *shut).unwrap());
+    }
+}
+
+/// A disk whose next fdatasyncs hang at a gate.
+#[derive(Clone, Debug)]
+pub(super) struct HangingDisk {
+    gate: Held,
+}
+
+#[derive(Clone, Default)]
+struct Held {
+    gate: Gate,
+    hangs: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+struct HangingFile(Box<dyn DiskFile>, Held);
+
+impl HangingDisk {
+    fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(HangingFile(file, self.gate.clone()))
+    }
+}
+
+impl Disk for HangingDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(self.wrap(RealDisk.create(path)?))
+    }
+    fn allocate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        RealDisk.allocate(path, bytes)
+    }
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open_read(path)
+    }
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open_write(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        RealDisk.list(dir)
+    }
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.len(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        RealDisk.lock(path)
+    }
+}
+
+impl DiskFile for HangingFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
+    }
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+    fn sync_data(&mut self) -> io::Result<()> {
+        let take = |left: u64| left.checked_sub(1);
+        if self.1.hangs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
+            self.1.gate.pass();
+        }
+        self.0.sync_data()
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+}
+
+/// What the far side does.
+#[derive(Clone, Default)]
+pub(super) enum Mode {
+    #[default]
+    Up,
+    Down,
+    Blocked,
+    Slow,
+    /// Refuses every batch with this text in it.
+    Poison(&'static str),
+    /// Holds the shipper's thread, against the exporter's contract.
+    Hang,
+}
+
+/// Where records arrive: exactly once, as rows with a key do.
+#[derive(Clone, Default)]
+pub(super) struct Far(Arc<Mutex<(Mode, Vec<Arrived>)>>, pub(super) Gate);
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Arrived {
+    pub(super) boot: Uuid,
+    pub(super) seq: u64,
+    pub(super) row: Row,
+}
+
+impl Far {
+    pub(super) fn set(&self, mode: Mode) {
+        self.0.lock().unwrap().0 = mode;
+    }
+
+    pub(super) fn rows(&self) -> Vec<Row> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.iter().map(|at| at.row.clone()).collect()
+    }
+
+    /// Texts of the program's records, in the order of their arrival.
+    pub(super) fn texts(&self) -> Vec<String> {
+        self.rows().into_iter().filter(|row| row.source_id == APP).map(|row| row.message).collect()
+    }
+
+    pub(super) fn events(&self, event: &str) -> Vec<Row> {
+        let mut rows = self.rows();
+        rows.retain(|row| row.metadata["event_name"] == event);
+        rows
+    }
+}
+
+impl Exporter for Far {
+    fn name(&self) -> &'static str {
+        "far"
+    }
+
+    fn export(&mut self, batch: &[Stored], _now: Time, _deadline: Duration) -> Result<Exported, ExportError> {
+        let mode = self.0.lock().unwrap().0.clone();
+        let rows: Vec<Row> = batch.iter().map(|stored| Row::from_stored(stored).unwrap()).collect();
+        match mode {
+            Mode::Up => {}
+            Mode::Down => return Err(ExportError::retry("down")),
+            Mode::Blocked => {
+                return Err(ExportError::Blocked { detail: "401".into(), remedy: "a key".into() });
+            }
+            Mode::Slow => pause(50),
+            Mode::Poison(text) if rows.iter().any(|row| row.message == text) => {
+                return Err(ExportError::Refused { detail: "poison".into() });
+            }
+            Mode::Poison(_) => {}
+            Mode::Hang => self.1.pass(),
+        }
+        let mut state = self.0.lock().unwrap();
+        for (stored, row) in batch.iter().zip(rows) {
+            let arrived = Arrived { boot: stored.boot, seq: stored.seq, row };
+            if !state.1.iter().any(|old| (old.boot, old.seq) == (stored.boot, stored.seq)) {
+                state.1.push(arrived);
+            }
+        }
+        Ok(Exported { delivered: batch.len() as u64, rejected: 0 })
+    }
+}
+
+/// A stdout that is read.
+#[derive(Clone, Default)]
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(super) fn all(&self) -> Vec<serde_json::Value> {
+        let bytes = self.0.lock().unwrap().clone();
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// All that is around a recorder; several recorders, one after the other, may share it.
+pub(super) struct Rig {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) disk: FaultyDisk,
+    held: Held,
+    pub(super) far: Far,
+    pub(super) out: Lines,
+    pub(super) fuse: Fuse,
+    pub(super) intensity: Intensity,
+    pub(super) stall_limit: Duration,
+    pub(super) ring_bytes: u64,
+    pub(super) cap_bytes: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) more: Vec<(&'static str, Box<dyn Exporter>)>,
+}
+
+impl Rig {
+    pub(super) fn new() -> Rig {
+        let held = Held::default();
+        let backoff = Backoff { base: Duration::from_millis(1), ceiling: Duration::from_millis(10), jitter: 0.0 };
+        Rig {
+            dir: tempfile::tempdir().unwrap(),
+            disk: FaultyDisk::new(Arc::new(HangingDisk { gate: held.clone() })),
+            held,
+            far: Far::default(),
+            out: Lines::default(),
+            fuse: Fuse::default(),
+            intensity: Intensity { backoff, ..Intensity::default() },
+            stall_limit: LIMIT,
+            ring_bytes: 1 << 20,
+            cap_bytes: 64 << 20,
+            segment_bytes: 64 << 10,
+            more: Vec::new(),
+        }
+    }
+
+    /// The next so many fdatasyncs hang until [`Rig::let_go`].
+    pub(super) fn hang_syncs(&self, times: u64) {
+        self.held.gate.shut();
+        self.held.hangs.store(times, Ordering::SeqCst);
+    }
+
+    pub(super) fn let_go(&self) {
+        self.held.hangs.store(0, Ordering::SeqCst);
+        self.held.gate.open();
+    }
+
+    pub(super) fn start(&mut self) -> Guard {
+        let config = Config {
+            spool_dir: self.dir.path().to_owned(),
+            source: source("recorder"),
+            boot: Uuid::new_v4(),
+            level: Level::Debug,
+            ring_bytes: self.ring_bytes,
+            spool_cap_bytes: self.cap_bytes,
+            sync_every: Duration::from_millis(5),
+            heartbeat_every: Duration::from_secs(3_600),
+            database: None,
+            stdout: false,
+            adopt: Adopt::All,
+        };
+        let limits = Limits {
+            backoff: Backoff { base: Duration::from_millis(5), ceiling: Duration::from_millis(50), jitter: 0.0 },
+            probe_every: Duration::from_millis(20),
+            ..Limits::default()
+        };
+        let linger = Duration::from_millis(1);
+        let mut exporters: Vec<(&'static str, Box<dyn Exporter>)> =
+            vec![(DATABASE_SLOT, Box::new(self.far.clone()))];
+        exporters.append(&mut self.more);
+        let wiring = Wiring {
+            disk: Arc::new(self.disk.clone()),
+            intensity: self.intensity,
+            stall_limit: self.stall_limit,
+            watch_every: Duration::from_millis(20),
+            keep_every: Duration::from_millis(50),
+            tell_lost_every: Duration::from_millis(50),
+            segment_bytes: Some(self.segment_bytes),
+            out: Arc::new(Mutex::new(self.out.clone())),
+            exporters,
+            shipping: shipper::Config { limits, linger, ..shipper::Config::default() },
+            fuse: self.fuse.clone(),
+        };
+        run_wired(config, wiring).unwrap()
+    }
+
+    /// The law for every boot and exporter; the sums of the database exporter.
+    pub(super) fn law(&self) -> Sum {
+        let mut sum = Sum::default();
+        for line in verify(&RealDisk, self.dir.path()).unwrap() {
+            assert!(line.ok, "{line:?}");
+            let dropped: u64 = line.dropped.values().sum();
+            let refused: u64 = line.refused.values().sum();
+            assert_eq!(line.accepted, line.delivered + dropped + line.quarantined + line.pending, "{line:?}");
+            assert_eq!(line.offered, line.accepted + refused, "{line:?}");
+            if line.exporter == DATABASE_SLOT {
+                sum.add(&line, dropped, refused);
+            }
+        }
+        sum
+    }
+}
+
+/// Sums over the lines of the law.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub(super) offered: u64,
+    pub(super) delivered: u64,
+    pub(super) dropped: u64,
+    pub(super) refused: u64,
+    pub(super) quarantined: u64,
+    pub(super) pending: u64,
+    pub(super) causes: std::collections::BTreeMap<String, u64>,
+}
+
+impl Sum {
+    fn add(&mut self, line: &Line, dropped: u64, refused: u64) {
+        self.offered += line.offered;
+        self.delivered += line.delivered;
+        self.dropped += dropped;
+        self.refused += refused;
+        self.quarantined += line.quarantined;
+        self.pending += line.pending;
+        for (cause, count) in &line.dropped {
+            *self.causes.entry(cause.clone()).or_default() += count;
+        }
+    }
+
+    pub(super) fn cause(&self, cause: &str) -> u64 {
+        self.causes.get(cause).copied().unwrap_or(0)
+    }
+}
+
+pub(super) fn source(name: &str) -> Source {
+    Source { source_type: "external".into(), source_id: name.into(), resource: Vec::new() }
+}
+
+/// A program that records: counts what it has offered.
+pub(super) struct App<'a> {
+    guard: &'a Guard,
+    source: SourceNo,
+    pub(super) accepted: Vec<String>,
+    pub(super) refused: Vec<Refused>,
+}
+
+impl<'a> App<'a> {
+    pub(super) fn new(guard: &'a Guard) -> App<'a> {
+        let source = guard.recorder().intern(&source(APP)).unwrap();
+        App { guard, source, accepted: Vec::new(), refused: Vec::new() }
+    }
+
+    pub(super) fn say(&mut self, level: Level, text: &str) -> bool {
+        self.say_at(clock::now(), level, text)
+    }
+
+    pub(super) fn say_at(&mut self, time: Time, level: Level, text: &str) -> bool {
+        let record = NewRecord { time, level, body: text, attributes: &[], event_name: None };
+        let outcome = self.guard.recorder().emit(self.source, &record);
+        match outcome {
+            Ok(_) => self.accepted.push(text.to_owned()),
+            Err(refused) => self.refused.push(refused),
+        }
+        outcome.is_ok()
+    }
+
+    /// `count` numbered records.
+    pub(super) fn talk(&mut self, level: Level, count: usize) {
+        for _ in 0..count {
+            let number = self.accepted.len() + self.refused.len();
+            self.say(level, &format!("record {number}"));
+        }
+    }
+}
