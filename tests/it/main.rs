@@ -5,4 +5,5 @@
 //! command is the only one to know.
 
 mod assets;
+mod instructions;
 mod tidy;
