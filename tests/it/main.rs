@@ -9,4 +9,5 @@
 mod assets;
 mod flows;
 mod crash;
+mod instructions;
 mod tidy;

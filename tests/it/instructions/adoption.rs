@@ -1,0 +1,5 @@
+//! stub
+
+pub(super) fn survey() {
+    super::tell("instructions: adopt");
+}
