@@ -28,8 +28,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
+pub use crate::http::Token;
 pub use ingest::{IngestError, LogIngest};
-pub use pages::Token;
 
 use crate::fleet::policy::{Policy, PolicyLive};
 use crate::store::Store;

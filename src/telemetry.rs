@@ -165,7 +165,7 @@ fn spool_config(config: &Config, segment_bytes: Option<u64>) -> SpoolConfig {
 fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     let Wiring { disk, intensity, exporters, .. } = wiring;
     disk.create_dir(&config.spool_dir).map_err(|error| SpoolError::io("make folder", &config.spool_dir, error))?;
-let spool = spool_config(&config, wiring.segment_bytes);
+    let spool = spool_config(&config, wiring.segment_bytes);
     let folder = Folder::create(&config.spool_dir, config.boot, Arc::clone(&disk))?;
     let ring_config =
         RingConfig { capacity_bytes: config.ring_bytes, boot: config.boot, kernel_boot: adopt::kernel_boot() };

@@ -3,7 +3,6 @@
 //! One call, one answer or one [`CallError`] whose variants are what the caller does next. The
 //! token goes into the body and nowhere else: no redirect is followed, errors carry no URL.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::{StatusCode, Url, header, redirect};
@@ -95,7 +94,7 @@ impl Client {
         base.set_path(&format!("{}{}", base.path().trim_end_matches('/'), rpc::PATH));
         let host = base.host_str().unwrap_or_default();
         let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        install_tls_provider();
+        crate::http::install_tls();
         let mut builder = reqwest::Client::builder()
             .timeout(CALL_LIMIT)
             .connect_timeout(CONNECT_LIMIT)
@@ -188,14 +187,6 @@ fn detail(body: &str) -> String {
 pub(super) fn random() -> f64 {
     let bits = Uuid::new_v4().as_u128() as u32;
     f64::from(bits) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// One TLS provider for the process. Another part of it may have been first; that is as good.
-fn install_tls_provider() {
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }
 
 #[cfg(test)]

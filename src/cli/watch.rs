@@ -12,6 +12,7 @@ use super::{Outcome, open, render};
 use crate::config::{Config, Profile, hostname};
 use crate::error::{BadInput, Exit};
 use crate::fleet::ids::BootId;
+use crate::http::Token;
 use crate::store::Process;
 use crate::supervise::Intensity;
 use crate::supervise::task::{Group, Stop};
@@ -50,7 +51,8 @@ async fn run(config: &Config, boot: BootId, parent: Option<u32>) -> anyhow::Resu
     let metrics = node::metrics()?;
     let watch = Watch::open(open::store(config).await?, watch_config(config, boot)?)?;
     let silent_max = (config.watch.every + Duration::from_secs(5)) * ROUNDS_MISSED;
-    let pages = http::router(watch.pulse(), silent_max, Arc::clone(&metrics));
+    let pages =
+        http::router(watch.pulse(), silent_max, Arc::clone(&metrics), guard_token(config, listener.local_addr()?));
     let group = Group::new();
     let listener = listener.into_std()?;
     group.start("watch-pages", Intensity::default(), move |_, stop| {
@@ -73,6 +75,11 @@ async fn run(config: &Config, boot: BootId, parent: Option<u32>) -> anyhow::Resu
     rounds.await;
     group.stop(DELIVER_WITHIN).await;
     Ok(())
+}
+
+/// The token that the pages want: none on loopback.
+fn guard_token(config: &Config, address: std::net::SocketAddr) -> Option<Token> {
+    config.token.as_ref().filter(|_| !address.ip().is_loopback()).map(|token| Token(token.0.clone()))
 }
 
 /// Waits until the parent has ended; for ever where there is none to look at.

@@ -57,11 +57,14 @@ impl Config {
         let loopback = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let listen = values.address("DOGWATCH_LISTEN").unwrap_or(loopback(7_411));
         let token = values.secret("DOGWATCH_TOKEN");
-        if !listen.ip().is_loopback() && token.is_none() {
-            return Err(BadInput::new(
-                format!("{listen} is not loopback and DOGWATCH_TOKEN is not set"),
-                "set DOGWATCH_TOKEN to a long random text, or listen on 127.0.0.1",
-            ));
+        let watch_listen = values.address("DOGWATCH_WATCH_LISTEN").unwrap_or(loopback(7_412));
+        for address in [listen, watch_listen] {
+            if !address.ip().is_loopback() && token.is_none() {
+                return Err(BadInput::new(
+                    format!("{address} is not loopback and DOGWATCH_TOKEN is not set"),
+                    "set DOGWATCH_TOKEN to a long random text, or listen on 127.0.0.1",
+                ));
+            }
         }
         let data_dir = match values.text("DOGWATCH_DATA_DIR") {
             Some(path) => PathBuf::from(path),
@@ -78,7 +81,7 @@ impl Config {
             token,
             recorder: recorder(profile, &values),
             watch: WatchSettings {
-                listen: values.address("DOGWATCH_WATCH_LISTEN").unwrap_or(loopback(7_412)),
+                listen: watch_listen,
                 every: values.duration("DOGWATCH_WATCH_SECONDS").unwrap_or(if profile == Profile::Demo {
                     Duration::from_millis(500)
                 } else {
@@ -259,6 +262,7 @@ mod tests {
         assert!(config(Profile::Run, &[("MAX_ACTIVE_GPUS", "0")]).is_ok(), "the emergency stop");
         let error = config(Profile::Up, &[("DOGWATCH_LISTEN", "0.0.0.0:7411")]).unwrap_err();
         assert!(error.to_string().contains("DOGWATCH_TOKEN"), "{error}");
+        assert!(config(Profile::Up, &[("DOGWATCH_WATCH_LISTEN", "0.0.0.0:7412")]).is_err());
         assert!(config(Profile::Up, &[("DOGWATCH_LISTEN", "0.0.0.0:1"), ("DOGWATCH_TOKEN", "t")]).is_ok());
     }
 

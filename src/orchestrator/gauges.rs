@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalogue;
-use crate::fleet::decision::{Decision, GateName, Verdict};
+use crate::fleet::decision::{Decision, Verdict};
 use crate::fleet::snapshot::Snapshot;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::Bucket;
@@ -18,7 +18,7 @@ pub(super) fn set(snapshot: &Snapshot, decision: &Decision, leads: bool) {
     let wanted = decision.live.as_ref().map_or(decision.spawn, |live| live.wanted);
     for gate in &decision.gates {
         let blocks = gate.verdict == Verdict::Block && wanted > 0;
-        metrics::gauge!(catalogue::SPAWN_BLOCKED.name, "gate" => word(gate.gate)).set(f64::from(u8::from(blocks)));
+        metrics::gauge!(catalogue::SPAWN_BLOCKED.name, "gate" => gate.gate.word()).set(f64::from(u8::from(blocks)));
     }
 }
 
@@ -46,20 +46,4 @@ fn tasks(snapshot: &Snapshot) {
     }
     let in_progress: u64 = demand.users.iter().map(|user| user.in_progress).sum();
     metrics::gauge!(catalogue::TASKS_IN_PROGRESS.name).set(in_progress as f64);
-}
-
-fn word(gate: GateName) -> &'static str {
-    match gate {
-        GateName::Min => "min",
-        GateName::Max => "max",
-        GateName::FailureBreaker => "failure_breaker",
-        GateName::Observation => "observation",
-        GateName::Pause => "pause",
-        GateName::Override => "override",
-        GateName::Leader => "leader",
-        GateName::RateLimit => "rate_limit",
-        GateName::ProviderBackoff => "provider_backoff",
-        GateName::Balance => "balance",
-        GateName::Budget => "budget",
-    }
 }

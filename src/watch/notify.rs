@@ -56,10 +56,8 @@ impl Webhook {
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             return Err(bad("is not http or https"));
         }
-        // An error says that the process has a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(POST_LIMIT).build();
-        let client = client.map_err(|error| bad(&format!("cannot be used ({})", error.without_url())))?;
+        let client = crate::http::client(POST_LIMIT)
+            .map_err(|error| bad(&format!("cannot be used ({})", error.without_url())))?;
         Ok(Webhook { client, url, fleet: fleet.to_owned() })
     }
 

@@ -154,15 +154,18 @@ async fn a_dead_orchestrator_is_no_silence_but_rings_by_itself() {
 
 #[tokio::test]
 async fn the_pages_say_whether_rounds_run() {
-    let check = async |silent_max: Duration, path: &str, expected: &str| {
+    let check = async |silent_max: Duration, token: Option<&str>, path: &str, expected: &str| {
+        let token = token.map(|text| crate::http::Token(text.to_owned()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = crate::supervise::task::Stop::new();
         let render: http::Render = Arc::new(|| "dogwatch_alarm_firing 0".to_owned());
-        let served = http::serve(listener, http::router(Pulse::new("watch"), silent_max, render), stopped);
+        let served = http::serve(listener, http::router(Pulse::new("watch"), silent_max, render, token), stopped);
         let ask = async {
             let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\nConnection: close\r\n\r\n"
+            );
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -173,7 +176,9 @@ async fn the_pages_say_whether_rounds_run() {
         served.unwrap();
         assert!(answer.contains(expected), "{path}: {answer}");
     };
-    check(Duration::from_secs(60), "/livez", "200 OK").await;
-    check(Duration::ZERO, "/livez", "503 Service Unavailable").await;
-    check(Duration::ZERO, "/metrics", "dogwatch_alarm_firing 0").await;
+    check(Duration::from_secs(60), None, "/livez", "200 OK").await;
+    check(Duration::ZERO, None, "/livez", "503 Service Unavailable").await;
+    check(Duration::ZERO, None, "/metrics", "dogwatch_alarm_firing 0").await;
+    check(Duration::ZERO, Some("good"), "/metrics", "dogwatch_alarm_firing 0").await;
+    check(Duration::ZERO, Some("other"), "/metrics", "401 Unauthorized").await;
 }

@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod assets;
-mod flows;
 mod crash;
+mod flows;
 mod instructions;
 mod tidy;

@@ -172,8 +172,7 @@ async fn send(client: &reqwest::Client, config: &RpcConfig, call: Call, now: Tim
 /// The HTTP client. Certificates of the system are only looked for where the base needs them, so
 /// that an image without any can still speak to a gateway beside it.
 fn client(base: &str) -> Result<reqwest::Client, ExportError> {
-    // An error means that the host has chosen a provider already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::http::install_tls();
     let builder = reqwest::Client::builder()
         .user_agent(concat!("dogwatch/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
