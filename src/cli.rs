@@ -83,6 +83,11 @@ fn dispatch(cli: Cli) -> Outcome {
     let flags = cli.flags();
     match cli.command {
         Command::Up(args) => up::main(&args, flags),
+        Command::Demo(_) if !flags.is_empty() => Err(BadInput::new(
+            "--data-dir has no meaning for demo, which works in a throwaway folder",
+            "leave it out, or use it with `dogwatch up`",
+        )
+        .into()),
         Command::Demo(args) => demo::main(&args),
         Command::Agent(args) => agent::main(&args, flags),
         Command::Watch(args) => watch::main(&args, flags),

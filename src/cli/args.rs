@@ -5,9 +5,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// What a stranger types first.
+const FIRST_STEPS: &str = "First steps:
+  dogwatch demo                                         see it work, in a minute
+  dogwatch up                                           run it here; Ctrl-C ends it
+  dogwatch submit --each *.txt --wait -- sha256sum {}   in another terminal: work for it
+  dogwatch status                                       how things are, and what to do next";
+
 /// Runs GPU workers for tasks in a database, and never goes blind.
 #[derive(Debug, Parser)]
-#[command(name = "dogwatch", version, max_term_width = 110)]
+#[command(name = "dogwatch", version, max_term_width = 110, after_help = FIRST_STEPS)]
 pub(super) struct Cli {
     /// Folder of fleet.db, logs.db and spool/ (DOGWATCH_DATA_DIR).
     #[arg(long, global = true, value_name = "FOLDER")]
@@ -87,10 +94,10 @@ pub(super) struct Range {
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
-    /// Address of gateway and page; anything but loopback needs DOGWATCH_TOKEN.
+    /// Address of the gateway; anything but loopback needs DOGWATCH_TOKEN [default: 127.0.0.1:7411].
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// Most workers.
+    /// Most workers (MAX_ACTIVE_GPUS) [default: the machine's cores, at least 2].
     #[arg(long, value_name = "N")]
     pub max_workers: Option<u32>,
 }
@@ -158,15 +165,15 @@ pub(super) struct SubmitArgs {
     /// What the tasks are; `command` runs the command line.
     #[arg(long = "type", default_value = "command", value_name = "TYPE")]
     pub task_type: String,
-    /// One task a path; {} in the command is replaced by it.
+    /// One task for each path; {} in the command is replaced by it.
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub each: Vec<String>,
-    /// Wait for the tasks and print what they print.
+    /// Wait for the tasks and print what they print; exit 1 if one does not complete.
     #[arg(long)]
     pub wait: bool,
     #[command(flatten)]
     pub output: Output,
-    /// The command.
+    /// The command, run in this folder, with its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
@@ -311,7 +318,7 @@ pub(super) struct MigrateArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
-    /// The gateway's address.
+    /// The gateway's address [default: 127.0.0.1:7411].
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
 }

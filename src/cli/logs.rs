@@ -18,6 +18,8 @@ use crate::telemetry::record::Level;
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn main(args: LogsArgs, flags: Vec<(&'static str, String)>) -> Outcome {
+    // Words that make no sense are refused before anything is opened.
+    query(&args, clock::now())?;
     let opened = open::fleet(flags).await?;
     let query = query(&args, opened.store.now().await?)?;
     let rows = opened.store.logs(&query).await?;

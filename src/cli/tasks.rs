@@ -6,7 +6,7 @@ use super::args::TasksArgs;
 use super::open;
 use super::render;
 use super::{Outcome, when};
-use crate::clock::Time;
+use crate::clock::{self, Time};
 use crate::error::{BadInput, Exit};
 use crate::fleet::ids::TaskId;
 use crate::fleet::task::{Task, TaskStatus};
@@ -14,6 +14,7 @@ use crate::store::{READ_ROWS_MAX, TaskFilter, UserTotals};
 
 pub(super) async fn main(args: TasksArgs, flags: Vec<(&'static str, String)>) -> Outcome {
     let status = args.status.as_deref().map(status).transpose()?;
+    when::range(&args.range, clock::now())?;
     let opened = open::fleet(flags).await?;
     let now = opened.store.now().await?;
     if args.by.is_some() {

@@ -2,10 +2,12 @@
 
 use super::args::WorkersArgs;
 use super::{Outcome, open, render, when};
+use crate::clock;
 use crate::error::Exit;
 use crate::store::{READ_ROWS_MAX, WorkerRow};
 
 pub(super) async fn main(args: WorkersArgs, flags: Vec<(&'static str, String)>) -> Outcome {
+    when::range(&args.range, clock::now())?;
     let opened = open::fleet(flags).await?;
     let now = opened.store.now().await?;
     let (since, until) = when::range(&args.range, now)?;

@@ -65,6 +65,9 @@ fn words_of_the_read_commands_that_make_no_sense() {
         check(&rig, &["replay", &file], &[], &[&file, part, "give a file in the format of incident files"]);
     }
     check(&rig, &["replay", "gone.json"], &[], &["gone.json", "give a file"]);
+    check(&rig, &["workers", "--since=-5m"], &[], &["--since", "write 90s"]);
+    check(&rig, &["demo", "--data-dir", "x"], &[], &["--data-dir", "throwaway folder"]);
+    assert!(!rig.data().exists(), "what was refused has made nothing");
 }
 
 #[test]
@@ -74,6 +77,7 @@ fn folders_and_ports_that_cannot_be_used() {
     check(&rig, &["up"], &[("DOGWATCH_DATA_DIR", &file)], &[&file, "DOGWATCH_DATA_DIR"]);
     check(&rig, &["status", "--data-dir", &file], &[], &[&file, "--data-dir"]);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    check(&rig, &["up", "--data-dir", "/proc/none"], &[], &["/proc/none", "make it writable"]);
     let taken = std::net::TcpListener::bind(("127.0.0.1", rig.gateway)).unwrap();
     check(&rig, &["up"], &[], &[&format!("127.0.0.1:{}", rig.gateway), "in use", "--listen"]);
     drop(taken);
