@@ -5,5 +5,6 @@
 //! command is the only one to know.
 
 mod assets;
+mod filesystems;
 mod instructions;
 mod tidy;

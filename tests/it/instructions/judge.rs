@@ -110,7 +110,11 @@ fn judge(dir: &Path) -> Found {
     let half_written = recovered.counters.half_written + recovered.half_written;
     let accepted = recovered.accepted();
     assert_eq!(accepted, kept.len() as u64 + half_written, "accepted = found + half-written");
-    assert_eq!(accepted, taken + recovered.entries.len() as u64 + half_written, "accepted = taken + recovered + ..");
+    assert_eq!(
+        accepted,
+        taken + recovered.entries.len() as u64 + half_written,
+        "accepted = taken + recovered + .."
+    );
     assert_eq!(accepted % 128, reservations(dir), "as many as were reserved");
     Found {
         acknowledged: known.len() as u64,
