@@ -33,7 +33,7 @@ const SCENE: &str = "DOGWATCH_TEST_STEPS";
 /// Asks for every instruction.
 const LONG: &str = "DOGWATCH_TEST_LONG";
 /// Of the system calls of adoption, after so many there is a kill, unless all are asked for.
-const ADOPTION_EVERY: usize = 40;
+const ADOPTION_EVERY: usize = 4;
 /// Seconds after which a process that steps is ended.
 const LIMIT_S: &str = "240";
 const LONG_LIMIT_S: &str = "7200";
