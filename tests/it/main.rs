@@ -5,6 +5,8 @@
 //! command is the only one to know.
 
 mod assets;
+#[cfg(target_os = "linux")]
 mod filesystems;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod instructions;
 mod tidy;

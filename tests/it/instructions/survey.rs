@@ -66,7 +66,7 @@ pub(super) fn survey(scene: &Scene, wants_all: bool) {
     let dir = root.path().join("child");
     let is_cut = scene.watch == Watch::SystemCalls && !wants_all;
     let observed = observe(scene, &dir, if is_cut { OBSERVED_MAX } else { u64::MAX });
-    let (points, which) = points(&observed, wants_all);
+    let (points, which) = points(&observed, wants_all && scene.watch == Watch::Instructions);
     let passes = passes(&observed.path);
     let mut ends = Ends::new();
     for &point in &points {
