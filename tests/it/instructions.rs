@@ -10,6 +10,10 @@
 //!   build; where there are too many, both sides of every change and every k-th instruction from an
 //!   offset that differs from run to run; `DOGWATCH_TEST_LONG=1` takes every instruction.
 //!
+//! Recovery and adoption map nothing that outlives them, so between two of their system calls a
+//! kill finds the same files: they are killed at entries into and exits from system calls, and of
+//! the instructions of recovery the first [`survey::OBSERVED_MAX`] are stepped (all in long runs).
+//!
 //! What judges: everything acknowledged is found with its bytes, at most the one record in flight
 //! beside it; accepted = taken + recovered + half-written = what the tail counts. The numbers are
 //! printed. The work is done in a process of its own (this binary, started anew), because only a

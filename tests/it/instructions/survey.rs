@@ -16,7 +16,7 @@ const KILLS_ALL_MAX: u64 = 2_000;
 /// Children that are killed where there are more, on top of those at both sides of each change.
 const KILLS_SPREAD: u64 = 60;
 /// Instructions that are stepped in a scene which is killed at each system call, too.
-const OBSERVED_MAX: u64 = 100_000;
+pub(super) const OBSERVED_MAX: u64 = 100_000;
 
 /// What is stepped.
 pub(super) struct Scene {
