@@ -9,5 +9,8 @@
 mod assets;
 mod crash;
 mod flows;
+#[cfg(target_os = "linux")]
+mod filesystems;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod instructions;
 mod tidy;

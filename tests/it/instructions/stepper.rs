@@ -71,11 +71,49 @@ impl Child {
         self.wait()
     }
 
+    /// Address of the next instruction.
+    pub(super) fn address(&self) -> u64 {
+        ptrace::getregs(self.pid).unwrap().rip
+    }
+
+    /// At full speed to the instruction at that address, when it comes by after so many passes.
+    pub(super) fn run_to(&mut self, address: u64, passes: u32) -> Went {
+        let mut went = Went::On;
+        for pass in 0..=passes {
+            if pass > 0 {
+                went = self.step();
+            }
+            if went == Went::On && self.address() != address {
+                went = self.run_to_breakpoint(address);
+            }
+            if went == Went::ToTheMark {
+                break;
+            }
+        }
+        went
+    }
+
+    fn run_to_breakpoint(&self, address: u64) -> Went {
+        const BREAKPOINT: i64 = 0xCC;
+        let at = address as ptrace::AddressType;
+        let code = ptrace::read(self.pid, at).unwrap();
+        ptrace::write(self.pid, at, (code & !0xFF) | BREAKPOINT).unwrap();
+        ptrace::cont(self.pid, None).unwrap();
+        let went = self.wait();
+        ptrace::write(self.pid, at, code).unwrap();
+        if went == Went::On {
+            let mut registers = ptrace::getregs(self.pid).unwrap();
+            assert_eq!(registers.rip, address + 1, "not at the breakpoint");
+            registers.rip = address;
+            ptrace::setregs(self.pid, registers).unwrap();
+        }
+        went
+    }
+
     /// Whether the next instruction is a system call.
     pub(super) fn is_at_system_call(&self) -> bool {
         const SYSCALL: [u8; 2] = [0x0F, 0x05];
-        let at = ptrace::getregs(self.pid).unwrap().rip;
-        let code = ptrace::read(self.pid, at as ptrace::AddressType).unwrap();
+        let code = ptrace::read(self.pid, self.address() as ptrace::AddressType).unwrap();
         code.to_le_bytes().starts_with(&SYSCALL)
     }
 

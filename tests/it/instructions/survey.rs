@@ -1,6 +1,6 @@
 //! Steps one scene: observes one child after each instruction, then kills fresh ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +11,12 @@ use super::tell;
 
 /// The identity of a ring tells its process, which differs from child to child: both places.
 const IDENTITIES: [std::ops::Range<usize>; 2] = [0..64, 4_032..4_096];
+/// Up to so many instructions, a fresh child is killed after each of them.
+const KILLS_ALL_MAX: u64 = 2_000;
+/// Children that are killed where there are more, on top of those at both sides of each change.
+const KILLS_SPREAD: u64 = 60;
+/// Instructions that are stepped in a scene which is killed at each system call, too.
+pub(super) const OBSERVED_MAX: u64 = 100_000;
 
 /// What is stepped.
 pub(super) struct Scene {
@@ -20,9 +26,9 @@ pub(super) struct Scene {
     pub(super) prepare: fn(&Path),
     /// What the child does, from [`super::stepper::mark`] to mark.
     pub(super) act: fn(&Path),
-    /// What else happens while the child stands still, before it is killed for good.
+    /// What else happens while the child stands still, before it is killed.
     pub(super) meanwhile: Option<fn(&Path)>,
-    /// Recovers and judges; the text says what kind of end it was.
+    /// Recovers and judges.
     pub(super) judge: fn(&Path) -> Found,
     /// When files are looked at.
     pub(super) watch: Watch,
@@ -42,92 +48,166 @@ type Files = [Option<Vec<u8>>; FILES.len()];
 
 /// What one child went through.
 struct Observed {
-    instructions: u64,
+    /// The address of each instruction.
+    path: Vec<u64>,
+    /// Whether that is all of them.
+    is_whole: bool,
     /// The files after so many instructions, until the next one.
     states: BTreeMap<u64, Files>,
 }
 
+/// How often each kind of end was met.
+type Ends = BTreeMap<Found, u64>;
+
 /// Observes, kills, and says the numbers.
-pub(super) fn survey(scene: &Scene, steps_max: u64) {
+pub(super) fn survey(scene: &Scene, wants_all: bool) {
     let root = folder();
-    let mut ends: BTreeMap<Found, u64> = BTreeMap::new();
-    let observed = observe(scene, root.path());
-    let (points, every, offset) = points(&observed, steps_max);
+    // One path for all children, so that each takes the same way.
+    let dir = root.path().join("child");
+    let is_cut = scene.watch == Watch::SystemCalls && !wants_all;
+    let observed = observe(scene, &dir, if is_cut { OBSERVED_MAX } else { u64::MAX });
+    let (points, which) = points(&observed, wants_all && scene.watch == Watch::Instructions);
+    let passes = passes(&observed.path);
+    let mut ends = Ends::new();
     for &point in &points {
-        let dir = root.path().join(format!("killed-{point}"));
-        *ends.entry(kill_after(scene, &dir, point, &observed)).or_default() += 1;
-        fs::remove_dir_all(&dir).unwrap();
+        *ends.entry(kill_after(scene, &dir, point, &observed, &passes)).or_default() += 1;
     }
-    let which = match every {
-        1 => "each instruction".to_owned(),
-        _ => format!("both sides of each change and every {every}th instruction from {offset} on"),
-    };
     tell(&format!(
-        "instructions: {}: {} instructions stepped and observed, {} states of the files, each recovered and \
+        "instructions: {}: {} instructions{} stepped and observed, {} states of the files, each recovered and \
          judged; {} children killed ({which}): {}",
         scene.name,
-        observed.instructions,
+        observed.path.len(),
+        if observed.is_whole { "" } else { " (the first ones)" },
         observed.states.len(),
         points.len(),
-        ends.iter().map(|(end, count)| format!("{count} x {end}")).collect::<Vec<_>>().join(", "),
+        summary(&ends),
     ));
 }
 
-fn observe(scene: &Scene, root: &Path) -> Observed {
-    let dir = root.join("observed");
-    let mut child = start(scene, &dir);
-    let mut observed = Observed { instructions: 0, states: BTreeMap::from([(0, files(&dir))]) };
-    let mut before = Found::default();
+/// For what maps nothing: between two system calls a kill finds the same files, so each entry and
+/// exit is one kill. Every `every`-th from `offset` on.
+pub(super) fn survey_calls(scene: &Scene, every: usize, offset: usize) {
+    let root = folder();
+    let dir = root.path().join("child");
+    let mut ends = Ends::new();
+    let (mut kills, mut stops) = (0, offset);
     loop {
-        let look = scene.watch == Watch::Instructions || child.is_at_system_call();
-        if child.step() == Went::ToTheMark {
+        let mut child = start(scene, &dir);
+        let is_over = (0..stops).any(|_| child.step_to_system_call() == Went::ToTheMark);
+        child.kill();
+        *ends.entry((scene.judge)(&dir)).or_default() += 1;
+        clear(&dir);
+        kills += 1;
+        if is_over {
             break;
         }
-        observed.instructions += 1;
-        let unchanged = |known: &Files| is_unchanged(&dir, known);
-        if look && !observed.states.last_key_value().is_some_and(|(_, known)| unchanged(known)) {
-            observed.states.insert(observed.instructions, files(&dir));
+        stops += every;
+    }
+    tell(&format!(
+        "instructions: {}: {stops} entries into and exits from system calls, a child killed at every {every}th \
+         from {offset} on: {kills} killed: {}",
+        scene.name,
+        summary(&ends)
+    ));
+}
+
+fn summary(ends: &Ends) -> String {
+    ends.iter().map(|(end, count)| format!("{count} x {end}")).collect::<Vec<_>>().join(", ")
+}
+
+fn observe(scene: &Scene, dir: &Path, limit: u64) -> Observed {
+    let mut child = start(scene, dir);
+    let mut observed = Observed { path: Vec::new(), is_whole: false, states: BTreeMap::from([(0, files(dir))]) };
+    let mut before = Found::default();
+    while (observed.path.len() as u64) < limit {
+        let look = scene.watch == Watch::Instructions || child.is_at_system_call();
+        let address = child.address();
+        if child.step() == Went::ToTheMark {
+            observed.is_whole = true;
+            break;
+        }
+        observed.path.push(address);
+        let done = observed.path.len() as u64;
+        if look && !observed.states.last_key_value().is_some_and(|(_, known)| is_unchanged(dir, known)) {
+            observed.states.insert(done, files(dir));
             if scene.meanwhile.is_none() {
-                let now = (scene.judge)(&dir);
-                assert!(now.covers(&before), "instruction {}: {before:?} then {now:?}", observed.instructions);
+                let now = (scene.judge)(dir);
+                assert!(now.covers(&before), "instruction {done}: {before:?}, and then {now:?}");
                 before = now;
             }
         }
     }
-    assert!(observed.states.len() > 3, "{} changes no file", scene.name);
+    child.kill();
+    clear(dir);
+    assert!(scene.watch == Watch::SystemCalls || observed.states.len() > 3, "{} changes no file", scene.name);
     observed
 }
 
-/// The instructions after which a fresh child is killed; every how many; from which on.
-fn points(observed: &Observed, steps_max: u64) -> (BTreeSet<u64>, u64, u64) {
-    let all = observed.instructions;
-    let changes: BTreeSet<u64> = observed.states.keys().flat_map(|at| [at.saturating_sub(1), *at]).collect();
-    let needed: u64 = changes.iter().sum();
-    let left = steps_max.saturating_sub(needed).max(1);
-    let every = (all.saturating_mul(all) / 2).div_ceil(left).max(1);
+/// The instructions after which a fresh child is killed, and which these are.
+fn points(observed: &Observed, wants_all: bool) -> (BTreeSet<u64>, String) {
+    let all = observed.path.len() as u64;
+    if wants_all || all <= KILLS_ALL_MAX {
+        return ((0..=all).collect(), "each instruction".to_owned());
+    }
+    let changes = observed.states.keys().flat_map(|at| [at.saturating_sub(1), *at]);
+    let every = all.div_ceil(KILLS_SPREAD);
     let offset = u64::from(std::process::id()) % every;
-    let regular = (0..=all).skip(usize::try_from(offset).unwrap()).step_by(usize::try_from(every).unwrap());
-    (regular.chain(changes).collect(), every, offset)
+    let spread = (0..KILLS_SPREAD).map(|nth| offset + nth * every).filter(|at| *at <= all);
+    let which = format!("both sides of each change, and every {every}th instruction from {offset} on");
+    (changes.chain(spread).collect(), which)
 }
 
-fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed) -> Found {
+/// For each instruction of the path, how often its address came by before.
+fn passes(path: &[u64]) -> Vec<u32> {
+    let mut passed: HashMap<u64, u32> = HashMap::new();
+    let pass = |address: &u64| {
+        let count = passed.entry(*address).or_default();
+        *count += 1;
+        *count - 1
+    };
+    path.iter().map(pass).collect()
+}
+
+/// The place from which the last steps to `point` are taken one by one: a child runs there at full
+/// speed, but for a stop at each pass.
+fn anchor(passes: &[u32], point: u64) -> usize {
+    const BACK_MAX: usize = 2_000;
+    const COST_OF_A_PASS: usize = 4;
+    let point = usize::try_from(point).unwrap().min(passes.len() - 1);
+    let cost = |at: &usize| passes[*at] as usize * COST_OF_A_PASS + point - at;
+    (point.saturating_sub(BACK_MAX)..=point).min_by_key(cost).unwrap()
+}
+
+fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes: &[u32]) -> Found {
     let mut child = start(scene, dir);
-    for step in 0..point {
-        assert_eq!(child.step(), Went::On, "the child came to its mark at {step}");
+    let from = anchor(passes, point);
+    let mut went = child.run_to(observed.path[from], passes[from]);
+    for _ in from as u64..point {
+        if went == Went::On {
+            went = child.step();
+        }
     }
-    let (_, expected) = observed.states.range(..=point).next_back().unwrap();
-    assert!(is_unchanged(dir, expected), "{}: other files than observed after {point}", scene.name);
+    // The allocator may take another way than it did in the observed child, so which of the
+    // observed states it is may differ by some instructions; that it is one may not.
+    let is_known = observed.states.values().any(|known| is_unchanged(dir, known));
+    assert!(is_known, "{}: after {point} instructions the files are as never observed", scene.name);
     if let Some(meanwhile) = scene.meanwhile {
         meanwhile(dir);
     }
     child.kill();
-    (scene.judge)(dir)
+    let found = (scene.judge)(dir);
+    clear(dir);
+    found
 }
 
 fn start(scene: &Scene, dir: &Path) -> Child {
     fs::create_dir(dir).unwrap();
     (scene.prepare)(dir);
     Child::start(|| (scene.act)(dir))
+}
+
+fn clear(dir: &Path) {
+    fs::remove_dir_all(dir).unwrap();
 }
 
 /// A folder in memory, where there is one.
@@ -146,17 +226,18 @@ fn is_unchanged(dir: &Path, known: &Files) -> bool {
     })
 }
 
-/// But for whose it is.
+/// But for whose it is: the words of the identity count only as there or not.
 fn same_ring(one: &[u8], other: &[u8]) -> bool {
-    let masked = |bytes: &[u8]| {
-        let mut bytes = bytes.to_vec();
-        for range in IDENTITIES {
-            if let Some(part) = bytes.get_mut(range) {
-                // The magic and the words after it count only as there or not.
-                part.chunks_mut(8).for_each(|word| word.fill(u8::from(word.iter().any(|byte| *byte != 0))));
-            }
+    let mut at = 0;
+    let mut same_identities = true;
+    for range in IDENTITIES {
+        let (Some(mine), Some(theirs)) = (one.get(range.clone()), other.get(range.clone())) else { return false };
+        let words = mine.as_chunks::<8>().0.iter().zip(theirs.as_chunks::<8>().0);
+        same_identities &= words.into_iter().all(|(mine, theirs)| (*mine == [0; 8]) == (*theirs == [0; 8]));
+        if one[at..range.start] != other[at..range.start] {
+            return false;
         }
-        bytes
-    };
-    one.len() == other.len() && masked(one) == masked(other)
+        at = range.end;
+    }
+    same_identities && one[at..] == other[at..]
 }
