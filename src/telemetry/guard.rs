@@ -143,10 +143,11 @@ impl Guard {
         self.ended = true;
         let deadline = clock::monotonic().saturating_add(limit);
         let left = || deadline.saturating_sub(clock::monotonic()).max(LOOK);
-        self.watchdog.stop(LOOK);
+        // Both speak through the ring: what they say after it is closed would count as lost.
+        self.watchdog.stop(left() / 2);
+        self.keeper.adopt_once(left() / 2);
         self.ring.close();
         let stopped = self.orders.send_timeout(Order::Stop, left()).is_ok() && self.spooler.wait(left());
-        self.keeper.adopt_once(left());
         for slot in self.slots.iter() {
             let _ = slot.handle.flush(left());
         }
