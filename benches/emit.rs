@@ -3,7 +3,7 @@
 //! One table from one run. Each contender runs in a process of its own with a global subscriber:
 //! bursts of 60,000 events flat out from one thread and from four, with time to drain in between,
 //! then bursts in which each event is timed. The rounds of all contenders alternate, and the table
-//! holds medians. Allocations are the caller's own. Nothing is asserted: a machine is no contract.
+//! holds medians. Processor time and allocations are the caller's own. Nothing is asserted: a machine is no contract.
 
 mod emit {
     pub(crate) mod contenders;
@@ -73,7 +73,7 @@ fn print(out: &mut Vec<u8>, threads: u64, medians: &[Measured]) -> io::Result<()
     let own = own.map_or(1.0, |at| medians[at].nanos);
     let clock = medians.first().map_or(0.0, |measured| measured.clock);
     writeln!(out, "\n{threads} thread(s), bursts of 60,000; p50 and p99 hold one clock read ({clock:.0} ns)\n")?;
-    writeln!(out, "| contender | x dogwatch | ns per event and core | p50 ns | p99 ns | allocations | dropped |")?;
+    writeln!(out, "| contender | x dogwatch | CPU ns per event | p50 ns | p99 ns | allocations | dropped |")?;
     writeln!(out, "|---|---:|---:|---:|---:|---:|---:|")?;
     for (contender, measured) in CONTENDERS.iter().zip(medians) {
         let Measured { nanos, p50, p99, allocations, dropped, .. } = measured;

@@ -6,7 +6,7 @@
 //! database did: database times are compared only with database times (invariant I9).
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// An instant in UTC, whole microseconds.
 pub type Time = jiff::Timestamp;
@@ -16,6 +16,13 @@ pub fn now() -> Time {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     let now = Time::now();
     from_micros(now.as_microsecond())
+}
+
+/// Microseconds of the wall clock since 1970: [`now`] for whoever counts nanoseconds of its own.
+pub fn unix_micros() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
 }
 
 /// Time since the first call in this process, from a clock that never goes back.
@@ -56,6 +63,12 @@ mod tests {
     #[test]
     fn now_has_whole_microseconds() {
         assert_eq!(now().as_nanosecond() % 1_000, 0);
+    }
+
+    #[test]
+    fn both_wall_clocks_say_the_same() {
+        let (before, micros, after) = (now(), unix_micros(), now());
+        assert!((before..=after).contains(&from_micros(micros.cast_signed())));
     }
 
     #[test]

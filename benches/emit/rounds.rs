@@ -20,7 +20,8 @@ const WARM: u64 = 200;
 /// What one run of a contender gave.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Measured {
-    /// Time of an event on one core, flat out; the best half of the bursts' median.
+    /// Processor time that an event costs the thread that emits it, flat out: what else runs on
+    /// the machine does not count.
     pub(crate) nanos: f64,
     /// Half of the events took less.
     pub(crate) p50: f64,
@@ -35,8 +36,7 @@ pub(crate) struct Measured {
 }
 
 struct Thread {
-    began: Duration,
-    ended: Duration,
+    cpu: Duration,
     allocations: u64,
     each: Vec<f64>,
 }
@@ -44,14 +44,12 @@ struct Thread {
 /// Runs one contender in this process.
 pub(crate) fn measure(contender: &Contender, threads: u64) -> Result<Measured, Box<dyn Error>> {
     let running = (contender.start)()?;
-    let cores = std::thread::available_parallelism()?.get() as f64;
     let (mut nanos, mut allocated) = (Vec::new(), 0);
     for _ in 0..BURSTS {
         let done = burst(running.emit, threads, false);
-        let began = done.iter().map(|thread| thread.began).min().unwrap_or_default();
-        let ended = done.iter().map(|thread| thread.ended).max().unwrap_or_default();
         allocated += done.iter().map(|thread| thread.allocations).sum::<u64>();
-        nanos.push((ended - began).as_nanos() as f64 * cores.min(threads as f64) / BURST as f64);
+        let cpu: Duration = done.iter().map(|thread| thread.cpu).sum();
+        nanos.push(cpu.as_nanos() as f64 / BURST as f64);
         (running.drain)();
     }
     nanos.sort_by(f64::total_cmp);
@@ -78,7 +76,7 @@ fn burst(emit: fn(u64), threads: u64, timed: bool) -> Vec<Thread> {
             let mut each = Vec::with_capacity(if timed { count as usize } else { 0 });
             (0..WARM).for_each(emit);
             start.wait();
-            let (allocations_before, began) = (allocations(), monotonic());
+            let (allocations_before, cpu_before) = (allocations(), cpu());
             if timed {
                 for number in 0..count {
                     let before = monotonic();
@@ -88,11 +86,20 @@ fn burst(emit: fn(u64), threads: u64, timed: bool) -> Vec<Thread> {
             } else {
                 (0..count).for_each(emit);
             }
-            Thread { began, ended: monotonic(), allocations: allocations() - allocations_before, each }
+            Thread { cpu: cpu() - cpu_before, allocations: allocations() - allocations_before, each }
         };
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(body)).collect();
         running.into_iter().filter_map(|thread| thread.join().ok()).collect()
     })
+}
+
+/// Processor time of this thread.
+#[expect(unsafe_code, reason = "the standard library does not know a thread's processor time")]
+fn cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours, which outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn clock_nanos() -> f64 {

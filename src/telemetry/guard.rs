@@ -156,14 +156,15 @@ impl Guard {
         self.ended = true;
         let deadline = clock::monotonic().saturating_add(limit);
         let left = || deadline.saturating_sub(clock::monotonic()).max(LOOK);
-        self.watchdog.stop(LOOK.min(limit));
+        // Both speak through the ring: what they say after it is closed would count as lost.
+        self.watchdog.stop(left() / 4);
+        self.keeper.adopt_once(left() / 2);
         self.ring.close();
         // Some of the time is for the exporters, and for the account.
         let spool_by = deadline.saturating_sub(limit / SPOOL_SHARE);
         self.standing.stop_by(spool_by);
         let _ = self.orders.try_send(Order::Stop);
         let stopped = self.spooler.wait(spool_by.saturating_sub(clock::monotonic()).max(LOOK));
-        self.keeper.adopt_once(left().min(limit / 2));
         for slot in self.slots.iter() {
             let _ = slot.handle.flush(left());
         }

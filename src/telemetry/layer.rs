@@ -113,7 +113,7 @@ impl RecorderLayer {
     {
         let metadata = event.metadata();
         let (level, severity, text) = severity(*metadata.level());
-        let now = clock::now().as_microsecond().unsigned_abs() * 1_000;
+        let now = clock::unix_micros() * 1_000;
         let mut writer = LogWriter::begin(&mut scratch.record, now, now, severity, text);
         writer.attribute("target", Value::Str(metadata.target()));
         let mut visitor =
