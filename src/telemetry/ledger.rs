@@ -49,6 +49,11 @@ fn save(folder: &Folder, counters: &Counters, accepted: u64, half_written: u64) 
         lost,
         ring_closed: true,
     });
+    // What was durable then and is not there any more is counted as missing.
+    let end = folder.end()?;
+    if end.records >= ledger.end.records {
+        ledger.end = end;
+    }
     ledger.save(folder)
 }
 

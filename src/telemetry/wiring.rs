@@ -23,9 +23,12 @@ const TELL_LOST_EVERY: Duration = Duration::from_secs(5);
 /// Where JSON lines go while the spool cannot be used.
 pub(super) type Out = Arc<Mutex<dyn Write + Send>>;
 
+/// What a fuse does when it is passed.
+type Burn = dyn Fn(&str) + Send + Sync;
+
 /// Called at each turn of a thread with its name; in production it does nothing.
 #[derive(Clone, Default)]
-pub(super) struct Fuse(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub(super) struct Fuse(Option<Arc<Burn>>);
 
 impl Fuse {
     /// A fuse that may panic or wait, as the test that gives it wants.

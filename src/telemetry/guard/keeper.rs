@@ -149,7 +149,7 @@ impl Ground {
         let state = feed::state_of(&self.own, DATABASE_SLOT);
         let delivered = |state: &State| state.sources.values().map(|fates| fates.delivered).sum();
         Counted {
-            durable: self.own.end().map(|end| end.records).unwrap_or(0),
+            durable: self.own.synced().map_or(0, |end| end.records),
             delivered: state.as_ref().map_or(0, delivered),
             done: state.map_or(0, |state| state.ordinal),
         }

@@ -481,8 +481,10 @@ fn count_missing(state: &mut State, missing: u64, cause: Cause) {
 
 /// How far a segment may be read, and whether it still grows.
 fn visible(folder: &Folder, reader: &Reader, segment: u64) -> io::Result<(u64, bool)> {
-    match folder.tail().active {
-        Some((active, flushed)) if active == segment => Ok((flushed, true)),
+    let tail = *folder.tail();
+    match (tail.active, tail.cut) {
+        (Some((active, durable)), _) if active == segment => Ok((durable, true)),
+        (_, Some((cut, durable))) if cut == segment => Ok((durable, false)),
         _ => Ok((reader.size()?, false)),
     }
 }

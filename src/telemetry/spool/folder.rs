@@ -49,8 +49,11 @@ pub struct End {
 pub(super) struct Tail {
     /// Whether a writer is at work.
     pub(super) live: bool,
-    /// Its segment and how many bytes of it may be read.
+    /// Its segment and how many bytes of it are durable and may be read.
     pub(super) active: Option<(u64, u64)>,
+    /// The segment that was given up last and how many bytes of it are durable; what lies behind
+    /// them is appended anew, or was set aside.
+    pub(super) cut: Option<(u64, u64)>,
     /// Changes when segments are replaced or dropped: a place in a file is void then.
     pub(super) generation: u64,
     /// Where the records end; `None` until somebody has looked.

@@ -36,6 +36,8 @@ pub struct Writer {
     given_up: Option<u64>,
     /// Its number among the folder's writers.
     number: u64,
+    /// Something was given up: the next segment owns every sequence that is not durable.
+    resumes: bool,
     /// Counters of this boot; saved at each rotation and when somebody asks.
     pub(super) ledger: Ledger,
     pub(super) room: Room,
@@ -47,6 +49,8 @@ struct Active {
     first: u64,
     /// Bytes in the file.
     written: u64,
+    /// Of these, durable.
+    synced: u64,
     /// Whether the folder knows the file durably.
     named: bool,
 }
@@ -61,9 +65,11 @@ impl Writer {
         let number = {
             let mut tail = folder.tail();
             tail.writer += 1;
+            tail.cut = tail.active.take().or(tail.cut);
             tail.writer
         };
         let known = folder.sure().clone();
+        let resumes = known.synced.is_some();
         let mut sources = known.sources;
         let mark = match known.synced {
             Some(mark) => discard_unsynced(folder, mark)?,
@@ -78,7 +84,7 @@ impl Writer {
             return Err(SpoolError::Fenced);
         }
         let generation = tail.generation + 1;
-        *tail = Tail { live: true, active: None, generation, end: Some(mark.end), writer: number };
+        *tail = Tail { live: true, active: None, cut: tail.cut, generation, end: Some(mark.end), writer: number };
         drop(tail);
         let mut sure = folder.sure();
         (sure.synced, sure.sources) = (Some(mark.clone()), sources.clone());
@@ -94,6 +100,7 @@ impl Writer {
             sources,
             given_up: None,
             number,
+            resumes,
             ledger,
             room: Room::default(),
         };
@@ -155,14 +162,25 @@ impl Writer {
             self.now.end.records += 1;
         }
         self.now.end.next = seq + 1;
-        if self.buffer.len() >= FLUSH_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= FLUSH_BYTES { self.write_out() } else { Ok(()) }
     }
 
-    /// Writes what is buffered to the file, from where cursors read it.
+    /// Writes what is buffered to the file and lets cursors read it before it is durable.
     ///
     /// # Errors
     /// [`SpoolError::Distrusted`].
     pub fn flush(&mut self) -> Result<(), SpoolError> {
+        self.write_out()?;
+        if let Some(active) = &self.active {
+            let mut tail = self.folder.tail();
+            tail.active = Some((active.first, active.written));
+            tail.end = Some(self.now.end);
+        }
+        Ok(())
+    }
+
+    /// Writes what is buffered to the file; cursors read it when it is durable.
+    fn write_out(&mut self) -> Result<(), SpoolError> {
         let Some(active) = &mut self.active else { return Ok(()) };
         if self.buffer.is_empty() {
             return Ok(());
@@ -176,12 +194,6 @@ impl Writer {
         self.room.grow(self.buffer.len() as u64);
         active.written += self.buffer.len() as u64;
         self.buffer.clear();
-        let mut tail = self.folder.tail();
-        if tail.writer != self.number {
-            return Err(SpoolError::Fenced);
-        }
-        tail.active = Some((active.first, active.written));
-        tail.end = Some(self.now.end);
         Ok(())
     }
 
@@ -191,7 +203,7 @@ impl Writer {
     /// # Errors
     /// [`SpoolError::Distrusted`].
     pub fn sync(&mut self) -> Result<Option<u64>, SpoolError> {
-        self.flush()?;
+        self.write_out()?;
         if let Some(active) = &mut self.active
             && (self.synced.end.next < self.now.end.next || !active.named)
         {
@@ -204,9 +216,15 @@ impl Writer {
                 return Err(self.give_up(source));
             }
             active.named = true;
-            if self.folder.tail().writer != self.number {
+            let mut tail = self.folder.tail();
+            if tail.writer != self.number {
                 return Err(SpoolError::Fenced);
             }
+            // Cursors read what is durable and nothing else: what is delivered stays counted.
+            active.synced = active.written;
+            tail.active = Some((active.first, active.synced));
+            tail.end = Some(self.now.end);
+            drop(tail);
             self.synced.clone_from(&self.now);
             self.folder.sure().synced = Some(self.synced.clone());
         }
@@ -265,6 +283,7 @@ impl Writer {
         if !self.is_owner() {
             return Err(SpoolError::Fenced);
         }
+        let first = if self.resumes { first.min(self.now.end.next) } else { first };
         let path = segment::path(self.folder.path(), first);
         let disk = self.folder.disk();
         if let Some(given_up) = self.given_up {
@@ -301,18 +320,22 @@ impl Writer {
             frame::encode(&mut self.buffer, salt, header, json);
             frame::encode(&mut self.buffer, salt, header, json);
         }
-        self.active = Some(Active { file, first, written: 0, named: false });
+        self.resumes = false;
+        self.active = Some(Active { file, first, written: 0, synced: 0, named: false });
         self.folder.tail().active = Some((first, 0));
         Ok(())
     }
 
     /// Never trusts the active file again and goes back to what is durable.
     fn give_up(&mut self, source: io::Error) -> SpoolError {
-        if let Some(active) = self.active.take()
-            && active.first >= self.synced.end.next
-        {
-            self.given_up = Some(active.first);
+        let mut cut = None;
+        if let Some(active) = self.active.take() {
+            cut = Some((active.first, active.synced));
+            if active.synced == 0 {
+                self.given_up = Some(active.first);
+            }
         }
+        self.resumes = true;
         self.buffer.clear();
         self.now.clone_from(&self.synced);
         let mut tail = self.folder.tail();
@@ -320,6 +343,7 @@ impl Writer {
             return SpoolError::Fenced;
         }
         tail.active = None;
+        tail.cut = cut.or(tail.cut);
         tail.generation += 1;
         tail.end = Some(self.now.end);
         drop(tail);
@@ -336,9 +360,10 @@ impl Drop for Writer {
             return;
         }
         tail.live = false;
-        tail.active = None;
-        // What is flushed and not durable is not believed by the next writer either.
-        tail.end = Some(self.synced.end);
+        tail.cut = tail.active.take().or(tail.cut);
+        // What is written and not durable is not believed by the next writer either.
+        let has_more = self.active.as_ref().is_some_and(|active| active.written > active.synced);
+        tail.end = (self.resumes || has_more).then_some(self.synced.end);
         tail.generation += 1;
     }
 }

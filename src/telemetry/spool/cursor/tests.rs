@@ -111,6 +111,10 @@ fn a_cut_anywhere_leaves_the_records_before_it_and_the_ledger_knows_how_many_are
                 Writer::open(&folder, SpoolConfig::default()).unwrap().save_ledger().unwrap();
             }
             disk.tamper(&path, |bytes| bytes.truncate(cut));
+            // The process that wrote it would know better: this is the next one.
+            let root = folder.root().to_owned();
+            drop(folder);
+            let folder = Folder::adopt(&root, BOOT, std::sync::Arc::new(disk)).unwrap().unwrap();
             drop(Writer::open(&folder, SpoolConfig::default()));
             let mut cursor = Cursor::open(&folder, "database").unwrap();
             let found = drain(&mut cursor);

@@ -46,7 +46,7 @@ pub struct FaultyDisk {
 struct Plan {
     faults: BTreeMap<Op, Fault>,
     poisoned: Vec<PathBuf>,
-    trusted_again: u64,
+    trusted_again: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,12 @@ impl FaultyDisk {
 
     /// How often a file was written or synced after its fsync had failed.
     pub fn trusted_again(&self) -> u64 {
-        self.plan().trusted_again
+        self.plan().trusted_again.len() as u64
+    }
+
+    /// Which files were, once for each time.
+    pub fn trusted_again_files(&self) -> Vec<PathBuf> {
+        self.plan().trusted_again.clone()
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -181,7 +186,9 @@ impl FaultyFile {
     fn poisoned(&self) -> bool {
         let mut plan = self.disk.plan();
         let poisoned = plan.poisoned.contains(&self.path);
-        plan.trusted_again += u64::from(poisoned);
+        if poisoned {
+            plan.trusted_again.push(self.path.clone());
+        }
         poisoned
     }
 }
