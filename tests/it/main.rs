@@ -8,9 +8,9 @@
 
 mod assets;
 mod crash;
-mod flows;
 #[cfg(target_os = "linux")]
 mod filesystems;
+mod flows;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod instructions;
 mod tidy;
