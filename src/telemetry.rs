@@ -2,7 +2,7 @@
 //!
 //! `tracing` event -> [`layer`] encodes straight into OTLP bytes -> [`ring`] in mapped memory ->
 //! spooler thread -> [`spool`] on disk -> one shipper thread per exporter, each with its own cursor
-//! -> SQLite, RPC, stdout, and whatever else implements [`exporter::Exporter`]. Threads are
+//! -> SQLite, RPC, OTLP, stdout, and whatever else implements [`exporter::Exporter`]. Threads are
 //! supervised; emitting never blocks, panics or fails its caller (I1); telemetry never emits events
 //! about itself (I2); every loss is counted: offered = accepted + refused, accepted = delivered +
 //! dropped + quarantined + pending, per boot and exporter, from disk alone (I3).
@@ -47,6 +47,7 @@ pub use self::guard::{DROP_LIMIT, ExporterStatus, Guard, Shutdown};
 pub use self::recorder::{NewRecord, Recorder, SOURCES_MAX, SourceNo};
 
 use self::exporter::Exporter;
+use self::exporter::otlp::OtlpExporter;
 use self::exporter::rpc::RpcExporter;
 use self::exporter::sqlite::{Retention, SqliteExporter};
 use self::exporter::stdout::StdoutExporter;
@@ -64,6 +65,8 @@ use crate::supervise::thread::Child;
 /// Slot of the database exporter, whichever it is: who adopts a folder goes on where the dead
 /// process was.
 pub const DATABASE_SLOT: &str = "database";
+/// Slot of the OTLP exporter.
+pub const OTLP_SLOT: &str = "otlp";
 /// Slot of the stdout exporter.
 pub const STDOUT_SLOT: &str = "stdout";
 /// Orders that may wait for the spooler.
@@ -167,27 +170,34 @@ fn run(config: Config) -> Result<Guard, StartError> {
 /// The slots that there will be.
 fn slot_names(config: &Config) -> Vec<&'static str> {
     let database = config.database.as_ref().map(|_| DATABASE_SLOT);
-    database.into_iter().chain(config.stdout.then_some(STDOUT_SLOT)).collect()
+    let otlp = config.otlp.as_ref().map(|_| OTLP_SLOT);
+    database.into_iter().chain(otlp).chain(config.stdout.then_some(STDOUT_SLOT)).collect()
 }
 
 /// One shipper per exporter, fed from the own folder.
 fn slots(config: &Config, folder: &Folder) -> Result<Vec<Slot>, StartError> {
-    let mut exporters: Vec<(&'static str, Box<dyn Exporter>)> = Vec::new();
+    let (usual, mut exporters) = (shipper::Config::default(), Vec::<(_, Box<dyn Exporter>, _)>::new());
     match &config.database {
         Some(Destination::Sqlite { path, retention, retention_bytes }) => {
             let retention = Retention { keep: *retention, bytes_max: *retention_bytes };
-            exporters.push((DATABASE_SLOT, Box::new(SqliteExporter::new(path, retention)?)));
+            exporters.push((DATABASE_SLOT, Box::new(SqliteExporter::new(path, retention)?), usual));
         }
-        Some(Destination::Rpc(rpc)) => exporters.push((DATABASE_SLOT, Box::new(RpcExporter::new(rpc.clone())?))),
+        Some(Destination::Rpc(rpc)) => {
+            exporters.push((DATABASE_SLOT, Box::new(RpcExporter::new(rpc.clone())?), usual));
+        }
         None => {}
     }
+    if let Some(otlp) = &config.otlp {
+        let numbers = shipper::Config::otlp(otlp.batch_max, otlp.linger, otlp.deadline());
+        exporters.push((OTLP_SLOT, Box::new(OtlpExporter::new(otlp.clone())?), numbers));
+    }
     if config.stdout {
-        exporters.push((STDOUT_SLOT, Box::new(StdoutExporter::new(io::stdout())?)));
+        exporters.push((STDOUT_SLOT, Box::new(StdoutExporter::new(io::stdout())?), usual));
     }
     let mut slots = Vec::new();
-    for (name, exporter) in exporters {
+    for (name, exporter, numbers) in exporters {
         let feed = FolderFeed::open(folder, name, false)?;
-        let shipper = Shipper::new(exporter, vec![Box::new(feed)], shipper::Config::default());
+        let shipper = Shipper::new(exporter, vec![Box::new(feed)], numbers);
         slots.push(Slot { name, handle: Handle::start(shipper, watchdog::tell_panic)? });
     }
     Ok(slots)

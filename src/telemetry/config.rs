@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::exporter::otlp::OtlpConfig;
 use super::exporter::rpc::RpcConfig;
 use super::record::{Level, Source};
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub heartbeat_every: Duration,
     /// The database exporter; at most one.
     pub database: Option<Destination>,
+    /// The OTLP exporter, beside the database's.
+    pub otlp: Option<OtlpConfig>,
     /// Whether records go to stdout as JSON lines, too.
     pub stdout: bool,
     /// Which dead processes' folders are taken over.

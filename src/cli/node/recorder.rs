@@ -94,6 +94,7 @@ pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telem
             retention: settings.retention,
             retention_bytes: settings.retention_bytes,
         }),
+        otlp: None,
         stdout: false,
         adopt: if matches!(role, Role::Orchestrator | Role::Ship(_)) { Adopt::All } else { Adopt::None },
     }

@@ -27,6 +27,7 @@ fn config(spool_dir: &Path) -> Config {
         sync_every: Duration::from_millis(10),
         heartbeat_every: Duration::from_secs(3_600),
         database: None,
+        otlp: None,
         stdout: false,
         adopt: Adopt::None,
     }
