@@ -20,6 +20,7 @@ mod feed;
 mod guard;
 pub mod layer;
 mod ledger;
+pub mod otel_env;
 pub mod propagation;
 pub mod quiet;
 pub mod record;
