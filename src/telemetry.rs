@@ -20,6 +20,8 @@ mod feed;
 mod guard;
 pub mod layer;
 mod ledger;
+#[cfg(feature = "metrics-push")]
+pub mod metrics_push;
 pub mod otel_env;
 pub mod propagation;
 pub mod quiet;

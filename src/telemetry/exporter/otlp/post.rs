@@ -118,7 +118,11 @@ fn client(endpoint: &Endpoint) -> Result<reqwest::Client, ExportError> {
         builder = builder.no_proxy();
     }
     if let Some(path) = &endpoint.certificate {
-        let certificates = Certificate::from_pem_bundle(&pem(path)?).map_err(|error| not_pem(path, &error))?;
+        let certificates = Certificate::from_pem_bundle(&pem(path)?)
+            .map_err(|error| not_pem(path, &error::chain(&error)))?;
+        if certificates.is_empty() {
+            return Err(not_pem(path, &"it holds no certificate"));
+        }
         builder = builder.tls_certs_only(certificates);
     } else if endpoint.url.scheme() == "http" {
         // The system's certificates are looked for only where they are needed, so that an image
@@ -127,7 +131,7 @@ fn client(endpoint: &Endpoint) -> Result<reqwest::Client, ExportError> {
     }
     if let Some((certificate, key)) = &endpoint.identity {
         let both = [pem(certificate)?, pem(key)?].join(&b'\n');
-        builder = builder.identity(Identity::from_pem(&both).map_err(|error| not_pem(certificate, &error))?);
+        builder = builder.identity(Identity::from_pem(&both).map_err(|error| not_pem(certificate, &error::chain(&error)))?);
     }
     builder.build().map_err(|error| ExportError::Blocked {
         detail: format!("no HTTP client: {}", error::chain(&error)),
@@ -164,9 +168,9 @@ fn pem(path: &Path) -> Result<Vec<u8>, ExportError> {
     std::fs::read(path).map_err(|error| unreadable(error.to_string()))
 }
 
-fn not_pem(path: &Path, error: &reqwest::Error) -> ExportError {
+fn not_pem(path: &Path, why: &dyn std::fmt::Display) -> ExportError {
     ExportError::Blocked {
-        detail: format!("{} is not the PEM that is needed: {}", path.display(), error::chain(error)),
+        detail: format!("{} is not the PEM that is needed: {why}", path.display()),
         remedy: "correct OTEL_EXPORTER_OTLP_CERTIFICATE and its relatives".to_owned(),
     }
 }
