@@ -88,12 +88,7 @@ pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<OtelEnv, OtelEnvE
     Ok(OtelEnv { otlp, metrics, console, resource, warnings: reader.warnings })
 }
 
-/// The variables that an agent on this machine must see to send where this process sends.
-pub fn is_ours(name: &str) -> bool {
-    NAMES.contains(&name)
-}
-
-/// Every variable that is read.
+/// Every variable that is read: what a child process must see to send where this one sends.
 pub const NAMES: &[&str] = &[
     "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
     "OTEL_BLRP_SCHEDULE_DELAY",

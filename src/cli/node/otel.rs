@@ -18,7 +18,9 @@ pub(in crate::cli) struct Push {
 ///
 /// # Errors
 /// The environment asks for what cannot work, such as gRPC.
-pub(in crate::cli) fn with_otel(settings: telemetry::Config) -> Result<(telemetry::Config, Option<Push>), BadInput> {
+pub(in crate::cli) fn with_otel(
+    settings: telemetry::Config,
+) -> Result<(telemetry::Config, Option<Push>), BadInput> {
     apply(settings, environment)
 }
 

@@ -52,11 +52,7 @@ impl OtlpExporter {
         };
         let logs = signal(Kind::Log, "logs", config.logs);
         let traces = signal(Kind::Span, "traces", config.traces);
-        Ok(OtlpExporter {
-            signals: logs.into_iter().chain(traces).collect(),
-            runtime: Timed::new()?,
-            said: None,
-        })
+        Ok(OtlpExporter { signals: logs.into_iter().chain(traces).collect(), runtime: Timed::new()?, said: None })
     }
 }
 

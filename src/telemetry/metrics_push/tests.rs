@@ -65,18 +65,22 @@ fn told(body: &[u8]) -> Vec<String> {
         None => "none".to_owned(),
     };
     let mut lines = Vec::new();
-    for metric in request.resource_metrics.iter().flat_map(|each| &each.scope_metrics).flat_map(|each| &each.metrics) {
+    for metric in
+        request.resource_metrics.iter().flat_map(|each| &each.scope_metrics).flat_map(|each| &each.metrics)
+    {
         let start = format!("{} {}", metric.name, metric.unit);
         match metric.data.as_ref().unwrap() {
             Data::Sum(sum) => lines.extend(sum.data_points.iter().map(|point| {
                 let labels = point.attributes.iter().map(|pair| pair.key.as_str()).collect::<Vec<_>>().join(",");
                 format!("{start} sum {} {labels}", number(&point.value))
             })),
-            Data::Gauge(gauge) => lines.extend(
-                gauge.data_points.iter().map(|point| format!("{start} gauge {}", number(&point.value))),
-            ),
+            Data::Gauge(gauge) => lines
+                .extend(gauge.data_points.iter().map(|point| format!("{start} gauge {}", number(&point.value)))),
             Data::Histogram(histogram) => lines.extend(
-                histogram.data_points.iter().map(|point| format!("{start} histogram {:?} {:?}", point.sum, point.bucket_counts)),
+                histogram
+                    .data_points
+                    .iter()
+                    .map(|point| format!("{start} histogram {:?} {:?}", point.sum, point.bucket_counts)),
             ),
             other => panic!("{other:?}"),
         }
@@ -103,7 +107,10 @@ fn current_values_are_pushed_once_more_at_the_end() {
     drop(push);
     let (head, body) = seen.recv_timeout(LIMIT).unwrap();
     assert!(head.starts_with("post /v1/metrics ") && head.contains(&format!("api-key: {KEY}")), "{head}");
-    assert!(head.contains("content-type: application/x-protobuf") && head.contains("user-agent: dogwatch/"), "{head}");
+    assert!(
+        head.contains("content-type: application/x-protobuf") && head.contains("user-agent: dogwatch/"),
+        "{head}"
+    );
     assert_eq!(
         told(&body),
         [

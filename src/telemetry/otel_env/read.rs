@@ -106,7 +106,10 @@ impl<'a> Reader<'a> {
         let mut endpoint = Endpoint {
             url,
             headers: self.headers(signal),
-            timeout: self.of(signal, "TIMEOUT").and_then(|(name, text)| self.millis(&name, &text)).unwrap_or(TIMEOUT),
+            timeout: self
+                .of(signal, "TIMEOUT")
+                .and_then(|(name, text)| self.millis(&name, &text))
+                .unwrap_or(TIMEOUT),
             compression: Compression::Gzip,
             certificate: self.path(signal, "CERTIFICATE"),
             identity,
@@ -176,12 +179,7 @@ impl<'a> Reader<'a> {
             size
         });
         let linger = self.text(DELAY).and_then(|text| self.millis(DELAY, &text));
-        OtlpConfig {
-            logs,
-            traces,
-            batch_max: size.unwrap_or(BATCH_RECORDS),
-            linger: linger.unwrap_or(LINGER),
-        }
+        OtlpConfig { logs, traces, batch_max: size.unwrap_or(BATCH_RECORDS), linger: linger.unwrap_or(LINGER) }
     }
 
     /// The push of metrics to `endpoint`.

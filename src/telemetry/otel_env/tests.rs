@@ -48,13 +48,20 @@ fn check(pairs: &[(&str, &str)], expected: Expect) {
 
 #[test]
 fn nothing_goes_out_without_an_endpoint() {
-    check(&[], expect![[r#"
+    check(
+        &[],
+        expect![[r#"
         logs off
         traces off
         metrics off
-    "#]]);
+    "#]],
+    );
     check(
-        &[("OTEL_EXPORTER_OTLP_ENDPOINT", " "), ("OTEL_LOGS_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", " "),
+            ("OTEL_LOGS_EXPORTER", "otlp"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ],
         expect![[r#"
             logs off
             traces off
@@ -65,13 +72,16 @@ fn nothing_goes_out_without_an_endpoint() {
 
 #[test]
 fn a_base_is_appended_to_and_an_own_endpoint_is_used_as_it_is() {
-    check(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")], expect![[r#"
+    check(
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")],
+        expect![[r#"
         logs http://localhost:4318/v1/logs [] 10s None None None
         traces http://localhost:4318/v1/traces [] 10s None None None
         metrics http://localhost:4318/v1/metrics [] 10s None None None
         at most 8192 every 1s
         push every 60s, delta false
-    "#]]);
+    "#]],
+    );
     check(
         &[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otlp.example/base/?key=1"),
@@ -85,24 +95,32 @@ fn a_base_is_appended_to_and_an_own_endpoint_is_used_as_it_is() {
             push every 60s, delta false
         "#]],
     );
-    check(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:4318/v1/traces")], expect![[r#"
+    check(
+        &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:4318/v1/traces")],
+        expect![[r#"
         logs off
         traces http://127.0.0.1:4318/v1/traces [] 10s None None None
         metrics off
         at most 8192 every 1s
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_signal_can_be_switched_off() {
     let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318");
-    check(&[base, ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_METRICS_EXPORTER", "prometheus")], expect![[r#"
+    check(
+        &[base, ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_METRICS_EXPORTER", "prometheus")],
+        expect![[r#"
         logs http://localhost:4318/v1/logs [] 10s None None None
         traces off
         metrics off
         at most 8192 every 1s
-    "#]]);
-    check(&[base, ("OTEL_LOGS_EXPORTER", "console"), ("OTEL_TRACES_EXPORTER", "zipkin")], expect![[r#"
+    "#]],
+    );
+    check(
+        &[base, ("OTEL_LOGS_EXPORTER", "console"), ("OTEL_TRACES_EXPORTER", "zipkin")],
+        expect![[r#"
         logs off
         traces http://localhost:4318/v1/traces [] 10s None None None
         metrics http://localhost:4318/v1/metrics [] 10s None None None
@@ -110,29 +128,39 @@ fn a_signal_can_be_switched_off() {
         push every 60s, delta false
         console
         ! OTEL_TRACES_EXPORTER: "zipkin" is not known; known are otlp, console and none
-    "#]]);
-    check(&[base, ("OTEL_LOGS_EXPORTER", "otlp, console")], expect![[r#"
+    "#]],
+    );
+    check(
+        &[base, ("OTEL_LOGS_EXPORTER", "otlp, console")],
+        expect![[r#"
         logs http://localhost:4318/v1/logs [] 10s None None None
         traces http://localhost:4318/v1/traces [] 10s None None None
         metrics http://localhost:4318/v1/metrics [] 10s None None None
         at most 8192 every 1s
         push every 60s, delta false
         console
-    "#]]);
-    check(&[base, ("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_SERVICE_NAME", "n")], expect![[r#"
+    "#]],
+    );
+    check(
+        &[base, ("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_SERVICE_NAME", "n")],
+        expect![[r#"
         logs off
         traces off
         metrics off
         service.name = n
-    "#]]);
-    check(&[base, ("OTEL_SDK_DISABLED", "1"), ("OTEL_METRICS_EXPORTER", "console")], expect![[r#"
+    "#]],
+    );
+    check(
+        &[base, ("OTEL_SDK_DISABLED", "1"), ("OTEL_METRICS_EXPORTER", "console")],
+        expect![[r#"
         logs http://localhost:4318/v1/logs [] 10s None None None
         traces http://localhost:4318/v1/traces [] 10s None None None
         metrics off
         at most 8192 every 1s
         ! OTEL_SDK_DISABLED is neither true nor false and counts as false
         ! OTEL_METRICS_EXPORTER: console is not supported for metrics; see /metrics instead
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -217,18 +245,30 @@ fn what_cannot_be_read_is_warned_of_and_ignored() {
 #[test]
 fn what_cannot_work_is_an_error_that_says_what_to_set() {
     let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317");
-    check(&[base, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], expect![[r#"
+    check(
+        &[base, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+        expect![[r#"
         OTEL_EXPORTER_OTLP_PROTOCOL is grpc, which dogwatch does not speak; set it to http/protobuf and let the endpoint be the receiver's OTLP/HTTP port, usually 4318
-    "#]]);
-    check(&[base, ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")], expect![[r#"
+    "#]],
+    );
+    check(
+        &[base, ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")],
+        expect![[r#"
         OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is http/json, which dogwatch does not speak; set it to http/protobuf and let the endpoint be the receiver's OTLP/HTTP port, usually 4318
-    "#]]);
-    check(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "user:marked-secret@collector:4318")], expect![[r#"
+    "#]],
+    );
+    check(
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", "user:marked-secret@collector:4318")],
+        expect![[r#"
         OTEL_EXPORTER_OTLP_ENDPOINT is no http:// or https:// URL; set it to one, such as http://127.0.0.1:4318
-    "#]]);
-    check(&[("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "localhost:4318")], expect![[r#"
+    "#]],
+    );
+    check(
+        &[("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "localhost:4318")],
+        expect![[r#"
         OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is no http:// or https:// URL; set it to one, such as http://127.0.0.1:4318
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

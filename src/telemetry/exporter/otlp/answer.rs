@@ -102,7 +102,9 @@ impl Answer {
             Some(status) => self.clean(&status.error_message),
             None => self.clean(&String::from_utf8_lossy(&self.body)),
         };
-        format!("the receiver answered {} to {signal}: {words}", self.status).trim_end_matches([' ', ':']).to_owned()
+        format!("the receiver answered {} to {signal}: {words}", self.status)
+            .trim_end_matches([' ', ':'])
+            .to_owned()
     }
 
     /// A text of the other side as it may be shown.

@@ -118,8 +118,8 @@ fn client(endpoint: &Endpoint) -> Result<reqwest::Client, ExportError> {
         builder = builder.no_proxy();
     }
     if let Some(path) = &endpoint.certificate {
-        let certificates = Certificate::from_pem_bundle(&pem(path)?)
-            .map_err(|error| not_pem(path, &error::chain(&error)))?;
+        let certificates =
+            Certificate::from_pem_bundle(&pem(path)?).map_err(|error| not_pem(path, &error::chain(&error)))?;
         if certificates.is_empty() {
             return Err(not_pem(path, &"it holds no certificate"));
         }
@@ -131,7 +131,8 @@ fn client(endpoint: &Endpoint) -> Result<reqwest::Client, ExportError> {
     }
     if let Some((certificate, key)) = &endpoint.identity {
         let both = [pem(certificate)?, pem(key)?].join(&b'\n');
-        builder = builder.identity(Identity::from_pem(&both).map_err(|error| not_pem(certificate, &error::chain(&error)))?);
+        builder = builder
+            .identity(Identity::from_pem(&both).map_err(|error| not_pem(certificate, &error::chain(&error)))?);
     }
     builder.build().map_err(|error| ExportError::Blocked {
         detail: format!("no HTTP client: {}", error::chain(&error)),
