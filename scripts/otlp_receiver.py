@@ -3,7 +3,7 @@
     dogwatch ship -> rotel (a real receiver, from PyPI) -> this script's HTTP server
 
 What rotel passes on is decoded by PyPI's opentelemetry-proto and compared with the lines that were
-shipped: each exactly as it was, in order. Before that, the same package decodes the payloads of
+shipped: each exactly as it was (rotel batches in its own order). Before that, the same package decodes the payloads of
 the spool's segments on disk, read by the format that src/telemetry/spool.rs describes. Called by
 scripts/otlp_check.sh; needs nothing but the two packages.
 """
@@ -109,7 +109,7 @@ def check(records, where):
         values = attributes(record)
         assert values["n"].int_value == n and values["half"].double_value == n / 2, (where, n, record)
         assert record.severity_number == 13, (where, n, record.severity_number)
-    print(f"otlp_receiver: {where}: {len(mine)} of {LINES} lines, each as it was shipped, in order")
+    print(f"otlp_receiver: {where}: {len(mine)} of {LINES} lines, each as it was shipped")
     return mine
 
 
@@ -127,7 +127,7 @@ def main(binary):
     http, grpc = free_port(), free_port()
     agent = pathlib.Path(rotel.__file__).parent / "rotel-agent"
     with tempfile.TemporaryDirectory() as folder:
-        # A receiver that is not there: the lines wait in the spool, where they are read.
+        # Nobody listens there: the lines wait in the spool, where they are read.
         ship_held = pathlib.Path(folder, "held")
         ship_held.mkdir()
         held = dict(os.environ, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}",
