@@ -106,7 +106,10 @@ impl Receiver {
                         );
                         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body))
                     }
-                    Reply::Hang => Ok(kept.push(stream)),
+                    Reply::Hang => {
+                        kept.push(stream);
+                        Ok(())
+                    }
                     Reply::Close => stream.shutdown(Shutdown::Both),
                     Reply::Raw(bytes) => stream.write_all(bytes),
                     Reply::HalfOpen(bytes) => {
