@@ -2,7 +2,7 @@
 //!
 //! `tracing` event -> [`layer`] encodes straight into OTLP bytes -> [`ring`] in mapped memory ->
 //! spooler thread -> [`spool`] on disk -> one shipper thread per exporter, each with its own cursor
-//! -> SQLite, RPC, stdout, and whatever else implements [`exporter::Exporter`]. Threads are
+//! -> SQLite, RPC, OTLP, stdout, and whatever else implements [`exporter::Exporter`]. Threads are
 //! supervised; emitting never blocks, panics or fails its caller (I1); telemetry never emits events
 //! about itself (I2); every loss is counted: offered = accepted + refused, accepted = delivered +
 //! dropped + quarantined + pending, per boot and exporter, from disk alone (I3).
@@ -52,6 +52,9 @@ mod feed;
 mod guard;
 pub mod layer;
 mod ledger;
+#[cfg(feature = "metrics-push")]
+pub mod metrics_push;
+pub mod otel_env;
 pub mod propagation;
 pub mod quiet;
 pub mod record;
@@ -82,6 +85,7 @@ pub use self::guard::{DROP_LIMIT, ExporterStatus, Guard, Shutdown, Status, Threa
 pub use self::recorder::{NewRecord, Recorder, SOURCES_MAX, SourceNo};
 
 use self::exporter::Exporter;
+use self::exporter::otlp::OtlpExporter;
 use self::exporter::rpc::RpcExporter;
 use self::exporter::sqlite::{Retention, SqliteExporter};
 use self::exporter::stdout::StdoutExporter;
@@ -98,6 +102,8 @@ use crate::supervise::thread::Child;
 /// Slot of the database exporter, whichever it is: who adopts a folder goes on where the dead
 /// process was.
 pub const DATABASE_SLOT: &str = "database";
+/// Slot of the OTLP exporter.
+pub const OTLP_SLOT: &str = "otlp";
 /// Slot of the stdout exporter.
 pub const STDOUT_SLOT: &str = "stdout";
 /// Orders that may wait for the spooler.
@@ -175,7 +181,7 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     let recorder =
         Recorder::new(ring.clone(), config.source.clone(), orders.clone(), Arc::clone(&durable), Arc::clone(&low))
             .map_err(StartError::Refused)?;
-    let exporters = all_exporters(&config, exporters)?;
+    let exporters = all_exporters(&config, exporters, wiring.shipping)?;
     let adopted: Arc<Mutex<Vec<Folder>>> = Arc::default();
     let shippers: Arc<OnceLock<Arc<Vec<Slot>>>> = Arc::default();
     let (standing, on_durable) = (Arc::new(spooler::Standing::default()), Arc::clone(&shippers));
@@ -186,7 +192,7 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
         durable,
         orders: inbox,
         standing: Arc::clone(&standing),
-        slots: exporters.iter().map(|(name, _)| *name).collect(),
+        slots: exporters.iter().map(|(name, _, _)| *name).collect(),
         adopted: Arc::clone(&adopted),
         on_durable: Box::new(move || {
             on_durable.get().into_iter().flat_map(|slots| slots.iter()).for_each(|slot| slot.handle.wake());
@@ -197,7 +203,7 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     };
     let body = move |pulse: &_, generation| spooler.run(pulse, generation);
     let spooler = Arc::new(Child::start("spooler", intensity, watchdog::tell_panic, body)?);
-    let slots = Arc::new(slots(exporters, &folder, wiring.shipping, &wiring.fuse)?);
+    let slots = Arc::new(slots(exporters, &folder, &wiring.fuse)?);
     let _ = shippers.set(Arc::clone(&slots));
     let keeping: Arc<Mutex<Vec<String>>> = Arc::default();
     let ground = keeper::Ground {
@@ -234,38 +240,43 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     Ok(Guard { recorder, ring, folder, orders, spooler, standing, slots, keeper, watchdog, keeping, ended: false })
 }
 
-/// An exporter and its slot.
-type Named = (&'static str, Box<dyn Exporter>);
+/// An exporter, its slot, and the numbers that it is shipped by.
+type Named = (&'static str, Box<dyn Exporter>, shipper::Config);
 
 /// The exporters that the settings ask for, and `more`.
-fn all_exporters(config: &Config, more: Vec<Named>) -> Result<Vec<Named>, StartError> {
+fn all_exporters(
+    config: &Config,
+    more: Vec<(&'static str, Box<dyn Exporter>)>,
+    usual: shipper::Config,
+) -> Result<Vec<Named>, StartError> {
     let mut exporters: Vec<Named> = Vec::new();
     match &config.database {
         Some(Destination::Sqlite { path, retention, retention_bytes }) => {
             let retention = Retention { keep: *retention, bytes_max: *retention_bytes };
-            exporters.push((DATABASE_SLOT, Box::new(SqliteExporter::new(path, retention)?)));
+            exporters.push((DATABASE_SLOT, Box::new(SqliteExporter::new(path, retention)?), usual));
         }
-        Some(Destination::Rpc(rpc)) => exporters.push((DATABASE_SLOT, Box::new(RpcExporter::new(rpc.clone())?))),
+        Some(Destination::Rpc(rpc)) => {
+            exporters.push((DATABASE_SLOT, Box::new(RpcExporter::new(rpc.clone())?), usual));
+        }
         None => {}
     }
-    if config.stdout {
-        exporters.push((STDOUT_SLOT, Box::new(StdoutExporter::new(io::stdout())?)));
+    if let Some(otlp) = &config.otlp {
+        let numbers = shipper::Config::otlp(otlp.batch_max, otlp.linger, otlp.deadline());
+        exporters.push((OTLP_SLOT, Box::new(OtlpExporter::new(otlp.clone())?), numbers));
     }
-    exporters.extend(more);
+    if config.stdout {
+        exporters.push((STDOUT_SLOT, Box::new(StdoutExporter::new(io::stdout())?), usual));
+    }
+    exporters.extend(more.into_iter().map(|(name, exporter)| (name, exporter, usual)));
     Ok(exporters)
 }
 
 /// One shipper per exporter, fed from the own folder.
-fn slots(
-    exporters: Vec<Named>,
-    folder: &Folder,
-    shipping: shipper::Config,
-    fuse: &Fuse,
-) -> Result<Vec<Slot>, StartError> {
+fn slots(exporters: Vec<Named>, folder: &Folder, fuse: &Fuse) -> Result<Vec<Slot>, StartError> {
     let mut slots = Vec::new();
-    for (name, exporter) in exporters {
+    for (name, exporter, numbers) in exporters {
         let feed = FolderFeed::open(folder, name, false, fuse.clone())?;
-        let shipper = Shipper::new(exporter, vec![Box::new(feed)], shipping);
+        let shipper = Shipper::new(exporter, vec![Box::new(feed)], numbers);
         slots.push(Slot { name, handle: Handle::start(shipper, watchdog::tell_panic)? });
     }
     Ok(slots)

@@ -28,7 +28,9 @@ pub(super) fn main(args: &AgentArgs, flags: Vec<(&'static str, String)>) -> Outc
     let agent = agent_config(&config, args)?;
     open::data_dir(&config)?;
     let boot = BootId(uuid::Uuid::new_v4());
-    let guard = node::install(node::agent_config(&config, &agent, boot), Story::Up)?;
+    let (settings, push) = node::with_otel(node::agent_config(&config, &agent, boot))?;
+    let guard = node::install(settings, Story::Up)?;
+    let push = node::push_only(push)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let end = runtime.block_on(async {
         let (handle, stop) = Stop::new();
@@ -41,6 +43,7 @@ pub(super) fn main(args: &AgentArgs, flags: Vec<(&'static str, String)>) -> Outc
         Ok(work.await?)
     });
     let left = guard.shutdown(DELIVER_WITHIN);
+    drop(push);
     render::note(format!("dogwatch agent: {left}"));
     match end? {
         AgentEnd::Stopped | AgentEnd::Ordered => Ok(Exit::Ok),

@@ -9,6 +9,8 @@
 mod console;
 mod ingest;
 mod members;
+mod metrics;
+mod otel;
 mod recorder;
 mod watch_child;
 
@@ -26,8 +28,11 @@ use crate::fleet::ids::BootId;
 use crate::store::{Process, Store};
 use crate::supervise::task::Group;
 use crate::telemetry;
+use crate::telemetry::metrics_push::MetricsPush;
 
-pub(super) use self::recorder::{Role, agent_config, client_recorder, config as recorder_config, install, metrics};
+pub(super) use self::metrics::{Metrics, metrics, push_only};
+pub(super) use self::otel::with_otel;
+pub(super) use self::recorder::{Role, agent_config, client_recorder, config as recorder_config, install};
 
 /// Time the workers have to end after the first signal.
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(20);
@@ -53,6 +58,7 @@ pub(super) struct Node {
     orchestrator: Group,
     others: Group,
     guard: telemetry::Guard,
+    push: Option<MetricsPush>,
     _lock: File,
 }
 
@@ -67,16 +73,19 @@ impl Node {
         let listener = bind(config.listen).await?;
         let address = listener.local_addr()?;
         let boot = BootId(uuid::Uuid::new_v4());
-        let guard = install(recorder_config(&config, Role::Orchestrator, boot), story)?;
-        let metrics = metrics()?;
+        let settings = recorder_config(&config, Role::Orchestrator, boot);
+        let (settings, push) = if story == Story::Demo { (settings, None) } else { with_otel(settings)? };
+        let guard = install(settings, story)?;
+        let metrics = metrics(push)?;
         let store = open::store(&config).await?;
         members::end_old_lease(&config, &store, boot).await?;
         let (orchestrator, others) = (Group::new(), Group::new());
-        members::start_gateway(&others, &config, &store, listener, metrics)?;
+        metrics.keep_small(&others);
+        members::start_gateway(&others, &config, &store, listener, metrics.render)?;
         members::start_orchestrator(&orchestrator, &config, &store, process(&config, boot), address, story)?;
         watch_child::start(&others, &config, story);
         tracing::info!(%address, fleet = config.lease_name(), version = env!("CARGO_PKG_VERSION"), "dogwatch is up");
-        Ok(Node { config, store, address, orchestrator, others, guard, _lock: lock })
+        Ok(Node { config, store, address, orchestrator, others, guard, push: metrics.push, _lock: lock })
     }
 
     /// Ends everything: workers first, the recorder last. What became of the records.
@@ -86,8 +95,13 @@ impl Node {
                 tracing::warn!(limit_s = limit.as_secs(), "not everything ended in time; the rest was aborted");
             }
         }
-        let guard = self.guard;
-        tokio::task::spawn_blocking(move || guard.shutdown(DELIVER_WITHIN)).await.unwrap_or_default()
+        let (guard, push) = (self.guard, self.push);
+        let last = move || {
+            let ended = guard.shutdown(DELIVER_WITHIN);
+            drop(push);
+            ended
+        };
+        tokio::task::spawn_blocking(last).await.unwrap_or_default()
     }
 }
 

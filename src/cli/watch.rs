@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::WatchArgs;
-use super::node::{self, Role, Story};
+use super::node::{self, Metrics, Role, Story};
 use super::up::wait_for_signal;
 use super::{Outcome, open, render};
 use crate::config::{Config, Profile, hostname};
@@ -39,21 +39,24 @@ pub(super) fn main(args: &WatchArgs, flags: Vec<(&'static str, String)>) -> Outc
     let _lock = lock::take(&config.data_dir, args.take_over)?;
     let boot = BootId(uuid::Uuid::new_v4());
     let story = if args.demo { Story::Demo } else { Story::Up };
-    let guard = node::install(node::recorder_config(&config, Role::Watch, boot), story)?;
-    let ended = runtime.block_on(run(&config, boot, args.parent));
+    let settings = node::recorder_config(&config, Role::Watch, boot);
+    let (settings, push) = if args.demo { (settings, None) } else { node::with_otel(settings)? };
+    let guard = node::install(settings, story)?;
+    let metrics = node::metrics(push)?;
+    let ended = runtime.block_on(run(&config, boot, args.parent, &metrics));
     let left = guard.shutdown(DELIVER_WITHIN);
     tracing::debug!(%left, "recorder ended");
     ended.map(|()| Exit::Ok)
 }
 
-async fn run(config: &Config, boot: BootId, parent: Option<u32>) -> anyhow::Result<()> {
+async fn run(config: &Config, boot: BootId, parent: Option<u32>, metrics: &Metrics) -> anyhow::Result<()> {
     let listener = node::bind(config.watch.listen).await?;
-    let metrics = node::metrics()?;
     let watch = Watch::open(open::store(config).await?, watch_config(config, boot)?)?;
     let silent_max = (config.watch.every + Duration::from_secs(5)) * ROUNDS_MISSED;
-    let pages =
-        http::router(watch.pulse(), silent_max, Arc::clone(&metrics), guard_token(config, listener.local_addr()?));
+    let token = guard_token(config, listener.local_addr()?);
+    let pages = http::router(watch.pulse(), silent_max, Arc::clone(&metrics.render), token);
     let group = Group::new();
+    metrics.keep_small(&group);
     let listener = listener.into_std()?;
     group.start("watch-pages", Intensity::default(), move |_, stop| {
         let (pages, listener) = (pages.clone(), listener.try_clone());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::exporter::otlp::OtlpConfig;
 use super::exporter::rpc::RpcConfig;
 use super::record::{Level, Source};
 use super::ring::RingConfig;
@@ -33,6 +34,8 @@ pub struct Config {
     pub heartbeat_every: Duration,
     /// The database exporter; at most one.
     pub database: Option<Destination>,
+    /// The OTLP exporter, beside the database's.
+    pub otlp: Option<OtlpConfig>,
     /// Whether records go to stdout as JSON lines, too.
     pub stdout: bool,
     /// Which dead processes' folders are taken over.
@@ -59,6 +62,7 @@ impl Config {
             heartbeat_every: Config::HEARTBEAT_DEFAULT,
             database: None,
             stdout: false,
+            otlp: None,
             adopt: Adopt::None,
         }
     }

@@ -5,6 +5,7 @@
 //! makes rows exactly once. It returns within the deadline it is given, whatever its destination
 //! does: one that waits on a network or a file runs that in a runtime of its own ([`Timed`]).
 
+pub mod otlp;
 pub mod rpc;
 #[cfg(test)]
 pub(crate) mod samples;

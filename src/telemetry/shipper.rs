@@ -71,6 +71,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// For an OTLP receiver: `records_max` a request, at most one request every `linger` while
+    /// less waits, `deadline` for the requests of a batch.
+    pub fn otlp(records_max: usize, linger: Duration, deadline: Duration) -> Config {
+        let limits = Limits { batch_start: 512.min(records_max), batch_max: records_max, ..Limits::default() };
+        Config { limits, linger, export_deadline: deadline, ..Config::default() }
+    }
+}
+
 /// The times and the chance of one step: the caller owns the clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {

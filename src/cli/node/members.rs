@@ -16,6 +16,7 @@ use crate::provider::local::{LocalConfig, LocalProvider};
 use crate::store::{Lease, LeaseAnswer, Process, Store};
 use crate::supervise::Intensity;
 use crate::supervise::task::Group;
+use crate::telemetry::otel_env::NAMES;
 
 /// The lease of a folder that only one process can lock. A call to the provider may take as long
 /// as the margin.
@@ -114,10 +115,13 @@ fn local(config: &Config, address: SocketAddr, story: Story) -> anyhow::Result<L
         ("DOGWATCH_DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
         ("LOG_LEVEL", config.recorder.level.word().to_lowercase()),
     ];
+    // An agent's records reach OTLP from its own spool, so that it must know where to.
+    let otel = NAMES.iter().filter(|_| story != Story::Demo);
+    let otel = otel.filter_map(|name| Some((*name, crate::config::environment(name)?)));
     Ok(LocalConfig {
         program: std::env::current_exe()?,
         args: ["agent", "--allow-commands"].map(str::to_owned).to_vec(),
-        env: env.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        env: env.into_iter().chain(otel).map(|(name, value)| (name.to_owned(), value)).collect(),
         state_dir: config.data_dir.join("workers"),
         die_with_parent: story == Story::Demo,
         workers_max: config.policy.max_workers,

@@ -15,7 +15,6 @@ use crate::agent::AgentConfig;
 use crate::cli::render;
 use crate::config::{Config, hostname};
 use crate::fleet::ids::BootId;
-use crate::gateway::RenderMetrics;
 use crate::rpc::Caller;
 use crate::telemetry::exporter::rpc::RpcConfig;
 use crate::telemetry::record::{Level, Source};
@@ -97,6 +96,7 @@ pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telem
             retention: settings.retention,
             retention_bytes: settings.retention_bytes,
         }),
+        otlp: None,
         stdout: false,
         adopt: if matches!(role, Role::Orchestrator | Role::Ship(_)) { Adopt::All } else { Adopt::None },
     }
@@ -168,34 +168,3 @@ impl ClientRecorder {
         let _ = self.0.shutdown(CLIENT_LIMIT);
     }
 }
-
-/// Installs the metrics recorder; the function renders the page.
-///
-/// # Errors
-/// Another one is installed already.
-pub(in crate::cli) fn metrics() -> anyhow::Result<RenderMetrics> {
-    use metrics::Unit;
-
-    use crate::catalogue::{ALL, Kind};
-    use metrics_exporter_prometheus::PrometheusBuilder;
-    // With recommended naming, units and `_total` are appended as `Metric::prometheus` says.
-    let builder = PrometheusBuilder::new().with_recommended_naming(true).set_buckets(SECONDS_BUCKETS)?;
-    let handle = builder.install_recorder()?;
-    for metric in ALL {
-        let unit = match metric.unit {
-            "s" => Unit::Seconds,
-            "By" => Unit::Bytes,
-            _ => Unit::Count,
-        };
-        match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, unit, metric.help.trim()),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, unit, metric.help.trim()),
-            Kind::Histogram => metrics::describe_histogram!(metric.name, unit, metric.help.trim()),
-        }
-    }
-    Ok(std::sync::Arc::new(move || handle.render()))
-}
-
-/// Upper bounds of the duration histograms, seconds.
-const SECONDS_BUCKETS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

@@ -299,6 +299,7 @@ impl Rig {
             ring_bytes: self.ring_bytes,
             spool_cap_bytes: self.cap_bytes,
             segment_bytes: 8 << 20,
+            otlp: None,
             sync_every: Duration::from_millis(5),
             heartbeat_every: Duration::from_secs(3_600),
             database: None,

@@ -131,6 +131,7 @@ fn config(dir: &Path) -> Config {
         ring_bytes: 64 << 10,
         spool_cap_bytes: 1 << 26,
         segment_bytes: 8 << 20,
+        otlp: None,
         sync_every: Duration::from_millis(10),
         heartbeat_every: Duration::from_secs(3_600),
         database: Some(Destination::Sqlite {
