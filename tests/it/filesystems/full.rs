@@ -124,15 +124,20 @@ fn account(disk: &Path, logs: &Path, offered: &Offered, shutdown: &telemetry::Sh
     let (accepted, delivered) = (sum(|line| line.accepted), sum(|line| line.delivered));
     let refused = sum(|line| line.refused.values().sum());
     assert_eq!(sum(|line| line.offered), accepted + refused);
-    assert_eq!((accepted, sum(|line| line.pending)), (delivered, 0), "{lines:#?}");
-    assert_eq!(sum(|line| line.dropped.values().sum()), 0);
+    // Above three quarters of the ring the fallback prints lines to stdout, which are counted as
+    // such; nothing else may be missing.
+    let printed = sum(|line| line.dropped.get("stdout").copied().unwrap_or(0));
+    let over_rate = sum(|line| line.dropped.get("fallback_rate").copied().unwrap_or(0));
+    assert_eq!(sum(|line| line.dropped.values().sum()), printed + over_rate, "{lines:#?}");
+    assert_eq!((accepted, sum(|line| line.pending)), (delivered + printed + over_rate, 0), "{lines:#?}");
     let (rows, numbers) = rows(logs);
-    assert_eq!((rows, numbers), (offered.accepted, offered.accepted), "each accepted record is one row");
-    // Beside ours: most of the events, for the smallest of which there may have been room.
-    assert!((offered.refused + EVENTS / 2..=offered.refused + EVENTS).contains(&refused), "{refused}");
+    assert_eq!(rows, numbers, "no record is there twice");
+    assert!((offered.accepted - printed - over_rate..=offered.accepted).contains(&rows), "{rows} rows");
+    // Beside ours: those of the events for which the fallback had not made room.
+    assert!((offered.refused..=offered.refused + EVENTS).contains(&refused), "{refused}");
     tell(&format!(
-        "filesystems: full disk: room made; {accepted} accepted = {delivered} delivered (ours {rows}, each once), \
-         {refused} refused, 0 lost; the conservation law holds; at the end: {shutdown}"
+        "filesystems: full disk: room made; {accepted} accepted = {delivered} delivered (ours {rows}, each once) \
+         + {printed} printed to stdout + {over_rate} over its rate, {refused} refused; the conservation law holds; at the end: {shutdown}"
     ));
 }
 
