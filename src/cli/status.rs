@@ -1,6 +1,7 @@
 //! `dogwatch status`: one sentence that a tired operator understands, the facts, and what to do
 //! next.
 
+mod recorders;
 mod verdict;
 
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(super) struct Facts {
     alarms: Vec<String>,
     /// When the newest row arrived in system_logs.
     newest_row_at: Option<Time>,
+    /// What each live recorder says of itself, where it is less than the whole promise.
+    recorders: Vec<String>,
     /// Each exporter in one line.
     exporters: Vec<String>,
 }
@@ -107,6 +110,7 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
         decision: decision.and_then(|decision| decision.live).map(|live| live.sentence),
         alarms: firing.into_iter().map(|alert| alert.summary).collect(),
         newest_row_at: store.newest_rows().await?.into_iter().map(|row| row.ingested_at).max(),
+        recorders: recorders::lines(&**store, now).await?,
         exporters: super::spool::exporter_lines(&config.spool_dir()),
     })
 }

@@ -104,6 +104,7 @@ pub(super) fn page(facts: &Facts, verdict: &Verdict) -> String {
         format!("decision   {}", facts.decision.as_deref().unwrap_or("none yet")),
         format!("records    newest arrived {}", render::ago(facts.now, facts.newest_row_at)),
     ];
+    lines.extend(facts.recorders.iter().map(|line| format!("recorder   {line}")));
     lines.extend(facts.exporters.iter().map(|line| format!("exporter   {line}")));
     lines.push(format!(
         "alarms     {}",
@@ -133,6 +134,7 @@ mod tests {
             max_workers: Some(2),
             alarms: Vec::new(),
             newest_row_at: None,
+            recorders: Vec::new(),
             exporters: Vec::new(),
         }
     }
