@@ -16,6 +16,14 @@ fn bounded(guard: Guard, limit: Duration) -> Shutdown {
     })
 }
 
+/// A recorder whose first heartbeat is on disk: what is counted after it does not depend on when
+/// the watchdog's thread got its first turn.
+fn started(rig: &mut Rig) -> Guard {
+    let guard = rig.start();
+    until("the first heartbeat is on disk", || guard.folder.end().is_ok_and(|end| end.records >= 1));
+    guard
+}
+
 /// The next process of the folder delivers what was said to be pending.
 fn all_arrive(rig: &mut Rig, accepted: &[String]) {
     rig.far.set(Mode::Up);
@@ -39,7 +47,7 @@ fn with_an_exporter_that_hangs() {
     let mut rig = Rig::new();
     rig.far.1.shut();
     rig.far.set(Mode::Hang);
-    let guard = rig.start();
+    let guard = started(&mut rig);
     let mut app = App::new(&guard);
     app.talk(Level::Info, 100);
     let accepted = app.accepted;
@@ -55,7 +63,7 @@ fn with_an_exporter_that_hangs() {
 fn with_the_exporter_down_nothing_on_disk_is_deleted() {
     let mut rig = Rig::new();
     rig.far.set(Mode::Down);
-    let guard = rig.start();
+    let guard = started(&mut rig);
     let mut app = App::new(&guard);
     app.talk(Level::Info, 100);
     let accepted = app.accepted;
@@ -67,7 +75,7 @@ fn with_the_exporter_down_nothing_on_disk_is_deleted() {
 #[test]
 fn on_a_full_disk() {
     let mut rig = Rig::new();
-    let guard = rig.start();
+    let guard = started(&mut rig);
     let mut app = App::new(&guard);
     app.talk(Level::Info, 100);
     assert!(guard.flush(LIMIT));
@@ -87,7 +95,7 @@ fn on_a_full_disk() {
 #[test]
 fn with_a_spooler_that_hangs_in_an_fsync() {
     let mut rig = Rig::new();
-    let guard = rig.start();
+    let guard = started(&mut rig);
     let mut app = App::new(&guard);
     app.talk(Level::Info, 100);
     assert!(guard.flush(LIMIT));
