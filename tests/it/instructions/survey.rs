@@ -180,8 +180,9 @@ fn anchor(passes: &[u32], point: u64) -> usize {
 
 fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes: &[u32]) -> Found {
     let mut child = start(scene, dir);
-    let from = anchor(passes, point);
-    let mut went = child.run_to(observed.path[from], passes[from]);
+    // A breakpoint would stop another thread of the child, too: with one, every step is a step.
+    let from = if scene.meanwhile.is_some() { 0 } else { anchor(passes, point) };
+    let mut went = if from == 0 { Went::On } else { child.run_to(observed.path[from], passes[from]) };
     for _ in from as u64..point {
         if went == Went::On {
             went = child.step();
@@ -189,7 +190,10 @@ fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes
     }
     // The allocator may take another way than it did in the observed child, so which of the
     // observed states it is may differ by some instructions; that it is one may not.
-    let is_known = observed.states.values().any(|known| is_unchanged(dir, known));
+    // Recovery is observed at its system calls only, and between two of them a child that took
+    // another way may stand in a state that was passed over; the judge decides there.
+    let is_known =
+        scene.watch == Watch::SystemCalls || observed.states.values().any(|known| is_unchanged(dir, known));
     assert!(is_known, "{}: after {point} instructions the files are as never observed", scene.name);
     if let Some(meanwhile) = scene.meanwhile {
         meanwhile(dir);
