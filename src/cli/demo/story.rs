@@ -108,6 +108,15 @@ async fn kill_in_mid_task(
 
 /// Locks logs.db from another process until the watch has noticed.
 async fn cut(node: &Node, teller: &Teller) -> anyhow::Result<super::verdict::Silence> {
+    // Silence is measured against rows that have arrived: there must be some, and a file to lock.
+    until("the first rows to arrive", || async {
+        let newest = node.store.newest_rows().await.ok()?;
+        ["orchestrator_gpu", "watch"]
+            .iter()
+            .all(|kind| newest.iter().any(|row| row.source_type == *kind))
+            .then_some(())
+    })
+    .await?;
     let lock = Lock::take(&node.config.logs_db()).await?;
     let start = clock::monotonic();
     teller.say("cutting the exporter: another process holds an exclusive lock on logs.db");
