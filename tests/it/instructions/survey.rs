@@ -54,6 +54,9 @@ struct Observed {
     is_whole: bool,
     /// The files after so many instructions, until the next one.
     states: BTreeMap<u64, Files>,
+    /// Every state that a kill can find, in order; of what maps nothing, also those that come after
+    /// the last instruction that was stepped.
+    known: Vec<Files>,
 }
 
 /// How often each kind of end was met.
@@ -74,12 +77,13 @@ pub(super) fn survey(scene: &Scene, wants_all: bool) {
     }
     tell(&format!(
         "instructions: {}: {} instructions{} stepped and observed, {} states of the files, each recovered and \
-         judged; {} children killed ({which}): {}",
+         judged; {} children killed ({which}), each in one of {} known states: {}",
         scene.name,
         observed.path.len(),
         if observed.is_whole { "" } else { " (the first ones)" },
         observed.states.len(),
         points.len(),
+        observed.known.len(),
         summary(&ends),
     ));
 }
@@ -116,8 +120,11 @@ fn summary(ends: &Ends) -> String {
 }
 
 fn observe(scene: &Scene, dir: &Path, limit: u64) -> Observed {
+    // Only what writes to mapped memory can change a file between two system calls.
+    let by_calls = (scene.watch == Watch::SystemCalls).then(|| states_by_calls(scene, dir));
     let mut child = start(scene, dir);
-    let mut observed = Observed { path: Vec::new(), is_whole: false, states: BTreeMap::from([(0, files(dir))]) };
+    let states = BTreeMap::from([(0, files(dir))]);
+    let mut observed = Observed { path: Vec::new(), is_whole: false, states, known: Vec::new() };
     let mut before = Found::default();
     while (observed.path.len() as u64) < limit {
         let look = scene.watch == Watch::Instructions || child.is_at_system_call();
@@ -140,7 +147,35 @@ fn observe(scene: &Scene, dir: &Path, limit: u64) -> Observed {
     child.kill();
     clear(dir);
     assert!(scene.watch == Watch::SystemCalls || observed.states.len() > 3, "{} changes no file", scene.name);
+    observed.known = observed.states.values().cloned().collect();
+    if let Some(known) = by_calls {
+        let strange = observed.states.iter().find(|(_, state)| !known.iter().any(|other| are_same(state, other)));
+        assert!(
+            strange.is_none(),
+            "{}: a change outside of system calls: {:?}",
+            scene.name,
+            strange.map(|at| at.0)
+        );
+        observed.known = known;
+    }
     observed
+}
+
+/// The states that a child's files go through, looked at where each system call begins and ends:
+/// at full speed, so to the end.
+fn states_by_calls(scene: &Scene, dir: &Path) -> Vec<Files> {
+    let mut child = start(scene, dir);
+    let mut states = vec![files(dir)];
+    while child.step_to_system_call() == Went::On {
+        if !states.last().is_some_and(|known| is_unchanged(dir, known)) {
+            states.push(files(dir));
+            (scene.judge)(dir);
+        }
+    }
+    child.kill();
+    clear(dir);
+    assert!(states.len() > 3, "{} changes no file", scene.name);
+    states
 }
 
 /// The instructions after which a fresh child is killed, and which these are.
@@ -190,11 +225,8 @@ fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes
     }
     // The allocator may take another way than it did in the observed child, so which of the
     // observed states it is may differ by some instructions; that it is one may not.
-    // Recovery is observed at its system calls only, and between two of them a child that took
-    // another way may stand in a state that was passed over; the judge decides there.
-    let is_known =
-        scene.watch == Watch::SystemCalls || observed.states.values().any(|known| is_unchanged(dir, known));
-    assert!(is_known, "{}: after {point} instructions the files are as never observed", scene.name);
+    let is_known = observed.known.iter().any(|known| is_unchanged(dir, known));
+    assert!(is_known, "{}: after {point} instructions: {}", scene.name, strangeness(dir, &observed.known));
     if let Some(meanwhile) = scene.meanwhile {
         meanwhile(dir);
     }
@@ -224,10 +256,39 @@ fn files(dir: &Path) -> Files {
 }
 
 fn is_unchanged(dir: &Path, known: &Files) -> bool {
-    files(dir).iter().zip(known).all(|(now, known)| match (now, known) {
-        (Some(now), Some(known)) => now == known || same_ring(now, known),
-        (now, known) => now.is_none() && known.is_none(),
+    are_same(&files(dir), known)
+}
+
+fn are_same(one: &Files, other: &Files) -> bool {
+    one.iter().zip(other).all(|(one, other)| match (one, other) {
+        (Some(one), Some(other)) => one == other || same_ring(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     })
+}
+
+/// In what the files differ from each state that is known.
+fn strangeness(dir: &Path, known: &[Files]) -> String {
+    let shape = |files: &Files| {
+        FILES
+            .iter()
+            .zip(files)
+            .map(|(name, file)| match file {
+                Some(bytes) => format!("{name} of {} bytes", bytes.len()),
+                None => format!("no {name}"),
+            })
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let now = files(dir);
+    let mut text = format!("the files are as never observed: {}", shape(&now));
+    for state in known {
+        let differs = now.iter().zip(state).map(|pair| match pair {
+            (Some(now), Some(known)) => now.iter().zip(known).position(|(now, known)| now != known),
+            _ => None,
+        });
+        text += &format!("\n  known: {}; first different bytes: {:?}", shape(state), differs.collect::<Vec<_>>());
+    }
+    text
 }
 
 /// But for whose it is: the words of the identity count only as there or not.
