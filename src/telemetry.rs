@@ -90,7 +90,7 @@ use self::exporter::rpc::RpcExporter;
 use self::exporter::sqlite::{Retention, SqliteExporter};
 use self::exporter::stdout::StdoutExporter;
 use self::feed::FolderFeed;
-use self::guard::{Keeper, Slot, Watchdog, keeper, watchdog};
+use self::guard::{Keeper, Slot, Voice, Watchdog, keeper, watchdog};
 use self::layer::{RecorderLayer, SpanRecorder};
 use self::ring::{Ring, RingConfig, RingError};
 use self::shipper::{Handle, Shipper};
@@ -206,6 +206,7 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     let slots = Arc::new(slots(exporters, &folder, &wiring.fuse)?);
     let _ = shippers.set(Arc::clone(&slots));
     let keeping: Arc<Mutex<Vec<String>>> = Arc::default();
+    let voice = Voice::new(recorder.clone());
     let ground = keeper::Ground {
         root: config.spool_dir,
         disk,
@@ -215,14 +216,14 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
         fuse: wiring.fuse.clone(),
         own: folder.clone(),
         ring: ring.clone(),
-        recorder: recorder.clone(),
+        voice: voice.clone(),
         slots: Arc::clone(&slots),
         adopted,
         trouble: Arc::clone(&keeping),
     };
     let keeper = Keeper::start(ground, intensity)?;
     let view = watchdog::View {
-        recorder: recorder.clone(),
+        voice: voice.clone(),
         spooler: Arc::clone(&spooler),
         standing: Arc::clone(&standing),
         slots: Arc::clone(&slots),
@@ -237,7 +238,20 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
         memory: Mutex::default(),
     };
     let watchdog = Watchdog::start(view, intensity)?;
-    Ok(Guard { recorder, ring, folder, orders, spooler, standing, slots, keeper, watchdog, keeping, ended: false })
+    Ok(Guard {
+        recorder,
+        ring,
+        folder,
+        orders,
+        spooler,
+        standing,
+        slots,
+        keeper,
+        watchdog,
+        voice,
+        keeping,
+        ended: false,
+    })
 }
 
 /// An exporter, its slot, and the numbers that it is shipped by.

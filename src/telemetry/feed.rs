@@ -34,7 +34,7 @@ impl FolderFeed {
 impl Feed for FolderFeed {
     fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Stored>, FeedError> {
         self.fuse.at("shipper");
-        let batch = self.cursor.next_batch(records_max, bytes_max).map_err(unavailable("reading"))?;
+        let batch = self.cursor.next_batch(records_max, bytes_max).map_err(failed("reading"))?;
         self.drained = batch.is_empty();
         Ok(batch)
     }
@@ -42,7 +42,7 @@ impl Feed for FolderFeed {
     fn commit(&mut self, through_seq: u64, tally: Tally) -> Result<(), FeedError> {
         let tally =
             spool::Tally { delivered: tally.delivered, dropped: tally.dropped, quarantined: tally.quarantined };
-        self.cursor.commit(through_seq, &tally).map_err(unavailable("committing"))
+        self.cursor.commit(through_seq, &tally).map_err(failed("committing"))
     }
 
     fn quarantine(&mut self, record: &Stored, why: &str) -> Result<(), FeedError> {
@@ -73,6 +73,10 @@ pub(super) fn state_of(folder: &Folder, slot: &str) -> Option<State> {
     State::newest(&bytes).map(|(state, _)| state)
 }
 
-fn unavailable(doing: &'static str) -> impl FnOnce(SpoolError) -> FeedError {
-    move |error| FeedError::Unavailable { doing, source: std::io::Error::other(error) }
+fn failed(doing: &'static str) -> impl FnOnce(SpoolError) -> FeedError {
+    move |error| match error {
+        // A shipper that was replaced: its successor has the slot.
+        SpoolError::Fenced => FeedError::Gone { detail: error.to_string() },
+        other => FeedError::Unavailable { doing, source: std::io::Error::other(other) },
+    }
 }

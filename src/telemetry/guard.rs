@@ -9,6 +9,7 @@ pub(super) mod keeper;
 mod losses;
 mod stall;
 mod status;
+mod voice;
 pub(super) mod watchdog;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub(super) use self::keeper::Keeper;
 #[cfg(test)]
 pub(super) use self::losses::{FALLBACK_EVENT, LOST_EVENT};
 pub use self::status::{Status, ThreadStatus};
+pub(super) use self::voice::Voice;
 pub(super) use self::watchdog::Watchdog;
 
 /// Time a dropped guard gives to what is left.
@@ -93,6 +95,7 @@ pub struct Guard {
     pub(super) slots: Arc<Vec<Slot>>,
     pub(super) keeper: Keeper,
     pub(super) watchdog: Watchdog,
+    pub(super) voice: Voice,
     /// What went wrong in the keeper's last turn.
     pub(super) keeping: Arc<Mutex<Vec<String>>>,
     pub(super) ended: bool,
@@ -156,9 +159,10 @@ impl Guard {
         self.ended = true;
         let deadline = clock::monotonic().saturating_add(limit);
         let left = || deadline.saturating_sub(clock::monotonic()).max(LOOK);
-        // Both speak through the ring: what they say after it is closed would count as lost.
         self.watchdog.stop(left() / 4);
         self.keeper.adopt_once(left() / 2);
+        // One that is late with its last word keeps it: refused by a closed ring it would be a loss.
+        self.voice.fall_silent();
         self.ring.close();
         // Some of the time is for the exporters, and for the account.
         let spool_by = deadline.saturating_sub(limit / SPOOL_SHARE);

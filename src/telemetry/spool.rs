@@ -162,8 +162,8 @@ pub enum SpoolError {
         /// The folder.
         path: PathBuf,
     },
-    /// A later writer of this folder has taken over: stop.
-    #[error("another writer of this spool has taken over")]
+    /// A later writer of this folder, or cursor of this slot, has taken over: stop.
+    #[error("another thread has taken over here")]
     Fenced,
     /// A commit whose numbers do not add up to the records it covers: a fault of the caller.
     #[error("a commit speaks of {told} records and covers {taken}")]

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 
 use super::Slot;
+use super::voice::Voice;
 use crate::clock;
 use crate::supervise::thread::Child;
 use crate::supervise::{Intensity, Pulse};
@@ -23,7 +24,7 @@ use crate::telemetry::feed::{self, FolderFeed};
 use crate::telemetry::ledger;
 use crate::telemetry::quiet::quiet;
 use crate::telemetry::record::Level;
-use crate::telemetry::recorder::{NewRecord, Recorder, SourceNo};
+use crate::telemetry::recorder::NewRecord;
 use crate::telemetry::ring::{self, Ring};
 use crate::telemetry::shipper::Feed;
 use crate::telemetry::spool::cursor::state::State;
@@ -41,7 +42,7 @@ pub(in crate::telemetry) struct Ground {
     pub(in crate::telemetry) fuse: Fuse,
     pub(in crate::telemetry) own: Folder,
     pub(in crate::telemetry) ring: Ring,
-    pub(in crate::telemetry) recorder: Recorder,
+    pub(in crate::telemetry) voice: Voice,
     pub(in crate::telemetry) slots: Arc<Vec<Slot>>,
     /// Folders that were taken over and are not empty yet.
     pub(in crate::telemetry) adopted: Arc<Mutex<Vec<Folder>>>,
@@ -158,7 +159,8 @@ impl Ground {
     fn turn(&self) {
         self.fuse.at("keeper");
         let mut trouble = Vec::new();
-        if self.adopt == Adopt::All {
+        // Whom it takes over after that it could neither tell nor hand to a shipper.
+        if self.adopt == Adopt::All && !self.voice.is_silent() {
             trouble.extend(self.adopt_dead());
         }
         // The spooler takes this lock, too: no disk is asked while it is held.
@@ -210,7 +212,7 @@ impl Ground {
             attributes: &attributes,
             event_name: Some("dogwatch.spool.adopted"),
         };
-        let _ = self.recorder.emit(SourceNo::OWN, &record);
+        let _ = self.voice.say(&record);
     }
 
     /// The last turn: what is delivered goes, and a folder with nothing left becomes a ledger.
@@ -223,7 +225,7 @@ impl Ground {
     }
 
     fn close_own(&self) -> Result<(), adopt::AdoptError> {
-        ledger::fold_own(&self.own, &self.ring.counters(), self.recorder.sources_count())?;
+        ledger::fold_own(&self.own, &self.ring.counters(), self.voice.recorder().sources_count())?;
         ring::remove(self.own.path())?;
         self.finish(&self.own)?;
         Ok(())

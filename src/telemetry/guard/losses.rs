@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::voice::Voice;
 use crate::clock;
 use crate::telemetry::record::Level;
-use crate::telemetry::recorder::{NewRecord, Recorder};
+use crate::telemetry::recorder::NewRecord;
 use crate::telemetry::ring::{Aside, Counters, Refused};
 
 /// Class of event of a record that tells of losses.
@@ -31,8 +32,9 @@ pub(super) struct Told {
 
 impl Told {
     /// Tells what is new, at most every `every`; `last`: the recorder ends, so at once.
-    pub(super) fn losses(&mut self, recorder: &Recorder, now: Duration, every: Duration, last: bool) {
+    pub(super) fn losses(&mut self, voice: &Voice, now: Duration, every: Duration, last: bool) {
         let is_early = self.lost_at.is_some_and(|at| now.saturating_sub(at) < every);
+        let recorder = voice.recorder();
         if recorder.ring_fill() > ROOM_AGAIN || (is_early && !last) {
             return;
         }
@@ -45,14 +47,14 @@ impl Told {
         let body = format!("{total} records were lost");
         let counts: Vec<(&str, Value)> = since.iter().map(|(name, count)| (name.as_str(), json!(count))).collect();
         let attributes: Vec<(&str, &Value)> = counts.iter().map(|(name, count)| (*name, count)).collect();
-        if emit(recorder, LOST_EVENT, &body, &attributes) {
+        if emit(voice, LOST_EVENT, &body, &attributes) {
             self.counters = counters;
             self.lost_at = Some(now);
         }
     }
 
     /// Tells each switch to stdout and back that happened meanwhile.
-    pub(super) fn switches(&mut self, recorder: &Recorder, switches: u64, trouble: Option<&str>) {
+    pub(super) fn switches(&mut self, voice: &Voice, switches: u64, trouble: Option<&str>) {
         while self.switches < switches {
             let active = self.switches.is_multiple_of(2);
             let body = if active {
@@ -61,7 +63,7 @@ impl Told {
                 "records go to the spool again"
             };
             let (active, why) = (json!(active), json!(trouble));
-            if !emit(recorder, FALLBACK_EVENT, body, &[("active", &active), ("trouble", &why)]) {
+            if !emit(voice, FALLBACK_EVENT, body, &[("active", &active), ("trouble", &why)]) {
                 return;
             }
             self.switches += 1;
@@ -69,9 +71,9 @@ impl Told {
     }
 }
 
-fn emit(recorder: &Recorder, event: &str, body: &str, attributes: &[(&str, &Value)]) -> bool {
+fn emit(voice: &Voice, event: &str, body: &str, attributes: &[(&str, &Value)]) -> bool {
     let record = NewRecord { time: clock::now(), level: Level::Warning, body, attributes, event_name: Some(event) };
-    recorder.emit_vital(&record).is_ok()
+    voice.say(&record)
 }
 
 /// Losses between two readings, by `reason.LEVEL` or cause.

@@ -16,13 +16,14 @@ use serde_json::{Value, json};
 use super::Slot;
 use super::losses::Told;
 use super::stall::{Stall, Verdict};
+use super::voice::Voice;
 use crate::catalogue;
 use crate::clock;
 use crate::supervise::thread::Child;
 use crate::supervise::{Intensity, Pulse};
 use crate::telemetry::quiet::quiet;
 use crate::telemetry::record::Level;
-use crate::telemetry::recorder::{NewRecord, Recorder};
+use crate::telemetry::recorder::NewRecord;
 use crate::telemetry::ring::Aside;
 use crate::telemetry::shipper::State;
 use crate::telemetry::spooler;
@@ -37,7 +38,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What it looks at.
 pub(in crate::telemetry) struct View {
-    pub(in crate::telemetry) recorder: Recorder,
+    pub(in crate::telemetry) voice: Voice,
     pub(in crate::telemetry) spooler: Arc<Child>,
     pub(in crate::telemetry) standing: Arc<spooler::Standing>,
     pub(in crate::telemetry) slots: Arc<Vec<Slot>>,
@@ -109,8 +110,8 @@ impl View {
                 self.heartbeat(memory.sequence);
             }
             let trouble = self.standing.trouble();
-            memory.told.switches(&self.recorder, self.standing.switches(), trouble.as_deref());
-            memory.told.losses(&self.recorder, now, self.limits.tell_lost_every, last);
+            memory.told.switches(&self.voice, self.standing.switches(), trouble.as_deref());
+            memory.told.losses(&self.voice, now, self.limits.tell_lost_every, last);
             self.metrics(pulse);
             if last {
                 return;
@@ -157,7 +158,7 @@ impl View {
     }
 
     fn heartbeat(&self, sequence: u64) {
-        let ring = self.recorder.ring();
+        let ring = self.voice.recorder().ring();
         let counters = ring.counters();
         let exporters: Vec<Value> = self.slots.iter().map(exporter).collect();
         let pairs = [
@@ -181,11 +182,11 @@ impl View {
             event_name: Some(HEARTBEAT_EVENT),
         };
         // A refusal is counted by the ring; silence is what others hear.
-        let _ = self.recorder.emit_vital(&record);
+        let _ = self.voice.say(&record);
     }
 
     fn metrics(&self, own: &Pulse) {
-        let ring = self.recorder.ring();
+        let ring = self.voice.recorder().ring();
         metrics::gauge!(catalogue::RING_DEPTH.name).set(ring.depth_bytes() as f64);
         metrics::gauge!(catalogue::RING_CAPACITY.name).set(ring.capacity_bytes() as f64);
         let counters = ring.counters();

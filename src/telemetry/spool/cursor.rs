@@ -8,6 +8,7 @@
 //! A cursor that is lost begins at the start; one that is ahead of the spool is taken back: rather
 //! delivered twice than lost. For one thread.
 
+mod file;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -15,23 +16,20 @@ mod time;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use self::state::{SLOT_BYTES, State};
+use self::file::CursorFile;
+use self::state::State;
 use self::time::unix_micros;
 use super::SpoolError;
-use super::disk::{self, DiskFile};
 use super::folder::Folder;
 use super::frame::Header;
 use super::quarantine;
 use super::segment::{self, Piece, Reader};
+use super::verify;
 use crate::telemetry::record::{Kind, Level, Source, Stored};
-
-/// Length of a cursor file.
-const FILE_BYTES: usize = 2 * SLOT_BYTES;
 
 /// What became of the records that a commit covers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,14 +56,8 @@ pub struct Pending {
 /// The place of one slot in one folder.
 pub struct Cursor {
     folder: Folder,
-    path: PathBuf,
-    file: Box<dyn DiskFile>,
+    file: CursorFile,
     state: State,
-    /// The slot that holds the newest durable state: it is not written before the other one is
-    /// durable.
-    durable_slot: usize,
-    /// Whether the other slot was written since.
-    dirty: bool,
     /// Where the committed position is in a file; `None`: to be found by its sequence.
     committed: Option<Place>,
     open: Option<Open>,
@@ -126,25 +118,11 @@ impl Cursor {
     /// # Errors
     /// As the disk tells.
     pub fn open(folder: &Folder, slot: &str) -> Result<Cursor, SpoolError> {
-        let path = folder.path().join(format!("cursor.{slot}"));
-        let told = |source| SpoolError::io("open cursor", &path, source);
-        let found = match disk::read(folder.disk(), &path, FILE_BYTES) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            other => Some(other.map_err(told)?),
-        };
-        let file = match found {
-            Some(_) => folder.disk().open_write(&path).map_err(told)?,
-            None => folder.disk().create(&path).map_err(told)?,
-        };
-        let newest = found.as_deref().and_then(State::newest).filter(|(state, _)| state.boot == folder.boot());
-        let (state, durable_slot) = newest.unwrap_or((State { boot: folder.boot(), ..State::default() }, 1));
+        let (file, found) = CursorFile::open(folder, slot)?;
         let mut cursor = Cursor {
             folder: folder.clone(),
-            path: path.clone(),
             file,
-            state,
-            durable_slot,
-            dirty: false,
+            state: found.unwrap_or(State { boot: folder.boot(), ..State::default() }),
             committed: None,
             open: None,
             flights: VecDeque::new(),
@@ -153,12 +131,9 @@ impl Cursor {
             tail_generation: folder.tail().generation,
         };
         cursor.clamp()?;
-        if cursor.state.generation == 0 || found.is_none_or(|bytes| bytes.len() < FILE_BYTES) {
-            // Whole at once, so that a commit on a full disk needs no more room.
-            cursor.file.write_at(0, &[0; FILE_BYTES]).map_err(told)?;
+        if cursor.state.generation == 0 {
             cursor.save()?;
             cursor.sync()?;
-            folder.disk().sync_dir(folder.path()).map_err(told)?;
         }
         Ok(cursor)
     }
@@ -174,7 +149,11 @@ impl Cursor {
     ///
     /// # Errors
     /// The disk's, or [`SpoolError::Unsupported`]; nothing is lost by asking again.
+    /// [`SpoolError::Fenced`]: a later cursor of this slot was opened.
     pub fn next_batch(&mut self, records_max: usize, bytes_max: usize) -> Result<Vec<Stored>, SpoolError> {
+        if self.file.is_fenced() {
+            return Err(SpoolError::Fenced);
+        }
         self.rewind();
         let mut batch = Vec::new();
         let mut room = bytes_max;
@@ -246,22 +225,7 @@ impl Cursor {
     /// # Errors
     /// As the disk tells.
     pub fn sync(&mut self) -> Result<(), SpoolError> {
-        if !self.dirty {
-            return Ok(());
-        }
-        if self.file.sync_data().is_err() {
-            // A file whose fsync failed is not trusted again: its content goes to a fresh one.
-            let told = |source| SpoolError::io("replace cursor", &self.path, source);
-            let disk = self.folder.disk();
-            let mut bytes = self.state.encode();
-            bytes.resize(FILE_BYTES, 0);
-            disk::replace(disk, &self.path, &bytes).map_err(told)?;
-            self.file = disk.open_write(&self.path).map_err(told)?;
-            (self.durable_slot, self.dirty) = (0, false);
-            return Ok(());
-        }
-        (self.durable_slot, self.dirty) = (1 - self.durable_slot, false);
-        Ok(())
+        self.file.sync(&self.state)
     }
 
     /// What is not done yet. Reads one record where none is in flight.
@@ -338,8 +302,14 @@ impl Cursor {
                 Some(Piece::Frame { header, payload }) => {
                     let payload = payload.to_vec();
                     let end = end(open);
-                    if let Some(stored) = self.take(header, payload, end) {
-                        return Ok(Some(stored));
+                    match self.take(header, payload, end) {
+                        Ok(None) => {}
+                        Ok(stored) => return Ok(stored),
+                        Err(error) => {
+                            // It comes again when it is asked for again.
+                            self.open = None;
+                            return Err(error);
+                        }
                     }
                 }
                 Some(Piece::Damaged { offset, bytes, .. }) => {
@@ -370,11 +340,11 @@ impl Cursor {
     }
 
     /// Makes a record of a frame and remembers that it was returned.
-    fn take(&mut self, header: Header, payload: Vec<u8>, end: Place) -> Option<Stored> {
-        let open = self.open.as_mut()?;
+    fn take(&mut self, header: Header, payload: Vec<u8>, end: Place) -> Result<Option<Stored>, SpoolError> {
+        let Some(open) = self.open.as_mut() else { return Ok(None) };
         let (Some(kind), Some(level)) = (Kind::from_u8(header.kind), Level::from_u8(header.level)) else {
             open.damaged = true;
-            return None;
+            return Ok(None);
         };
         let cause = match (std::mem::take(&mut open.damaged), self.state.next) {
             (true, _) => Cause::Corrupt,
@@ -382,7 +352,7 @@ impl Cursor {
             (false, _) => Cause::Evicted,
         };
         if header.ordinal < self.expected && self.flights.is_empty() {
-            self.state.take_back(self.expected - header.ordinal);
+            self.take_back(self.expected - header.ordinal, header.seq)?;
         }
         let missing = header.ordinal.saturating_sub(self.expected);
         self.expected = header.ordinal + 1;
@@ -391,7 +361,7 @@ impl Cursor {
         let source = self.sources.entry(header.source).or_insert_with(unknown).clone();
         let unix_micros = unix_micros(kind, &payload);
         self.flights.push_back(Flight { seq: header.seq, source: header.source, missing, cause, end, unix_micros });
-        Some(Stored { seq: header.seq, kind, level, source, boot: self.state.boot, payload })
+        Ok(Some(Stored { seq: header.seq, kind, level, source, boot: self.state.boot, payload }))
     }
 
     /// Opens the segment that owns the next sequence; false where there is none.
@@ -452,7 +422,7 @@ impl Cursor {
     fn clamp(&mut self) -> Result<(), SpoolError> {
         let end = self.folder.end()?;
         if end.next > 0 && (self.state.next > end.next || self.state.ordinal > end.records) {
-            self.state.take_back(self.state.ordinal.saturating_sub(end.records));
+            self.take_back(self.state.ordinal.saturating_sub(end.records), end.next)?;
             self.state.next = self.state.next.min(end.next);
             self.save()?;
             self.sync()?;
@@ -460,13 +430,17 @@ impl Cursor {
         Ok(())
     }
 
-    /// Writes the state to the slot that is not the durable one.
+    /// Takes back what counts as done and is not there below `next`.
+    fn take_back(&mut self, surplus: u64, next: u64) -> Result<(), SpoolError> {
+        let folder = &self.folder;
+        let appended = verify::appended_below(folder.disk(), folder.path(), folder.boot(), next)?;
+        self.state.take_back(surplus, &appended);
+        Ok(())
+    }
+
     fn save(&mut self) -> Result<(), SpoolError> {
         self.state.generation += 1;
-        let offset = (1 - self.durable_slot) * SLOT_BYTES;
-        let written = self.file.write_at(offset as u64, &self.state.encode());
-        self.dirty = true;
-        written.map_err(|source| SpoolError::io("write cursor", &self.path, source))
+        self.file.save(&self.state)
     }
 }
 

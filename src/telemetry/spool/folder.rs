@@ -32,7 +32,18 @@ struct Inner {
     boot: Uuid,
     tail: Mutex<Tail>,
     sure: Mutex<Sure>,
+    readers: Mutex<BTreeMap<String, Arc<Mutex<Reading>>>>,
     _lock: Lock,
+}
+
+/// What all cursors of one slot in a folder share.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Number of the cursor that may write: a later one takes it from an earlier.
+    pub(super) reader: u64,
+    /// An fsync of the cursor's file has failed: what it holds goes to a fresh one before it is
+    /// written or believed again.
+    pub(super) distrusted: bool,
 }
 
 /// Where the records of a folder end.
@@ -123,6 +134,7 @@ impl Folder {
                 boot,
                 tail: Mutex::default(),
                 sure: Mutex::default(),
+                readers: Mutex::default(),
                 _lock: lock,
             }),
         }
@@ -173,6 +185,12 @@ impl Folder {
     /// The definition of a source, where this process has seen it.
     pub fn source(&self, number: u16) -> Option<Source> {
         serde_json::from_slice(self.sure().sources.get(&number)?).ok()
+    }
+
+    /// What the cursors of a slot share; held by who writes the cursor's file.
+    pub(super) fn reading(&self, slot: &str) -> Arc<Mutex<Reading>> {
+        let mut readers = self.inner.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(readers.entry(slot.to_owned()).or_default())
     }
 
     /// What writers hand on; held only for a few copies.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::PoisonError;
 
 use super::SpoolError;
 use super::cursor::state::State;
@@ -135,8 +136,14 @@ fn delete_delivered(folder: &Folder, slots: &[String]) -> Result<Vec<Segment>, S
     let count = if begun { retention::delivered(&segments, &next) } else { 0 };
     if count > 0 {
         for slot in cursors.keys() {
+            let reading = folder.reading(slot);
+            let lock = || reading.lock().unwrap_or_else(PoisonError::into_inner);
+            if lock().distrusted {
+                // An fsync of it would say nothing: its owner writes a fresh one first.
+                return Ok(segments);
+            }
             let mut file = disk.open_write(&path.join(format!("cursor.{slot}"))).map_err(told)?;
-            file.sync_data().map_err(told)?;
+            file.sync_data().inspect_err(|_| lock().distrusted = true).map_err(told)?;
         }
     }
     for segment in segments.drain(..count) {

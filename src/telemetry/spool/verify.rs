@@ -102,8 +102,38 @@ pub(super) fn appended(
     ledger: &Ledger,
 ) -> Result<Vec<Appended>, SpoolError> {
     let mut sources: BTreeMap<u16, Appended> = BTreeMap::new();
+    count_sources(disk, folder, boot, u64::MAX, &mut sources)?;
+    for known in &ledger.sources {
+        let source = sources.entry(known.number).or_insert_with(|| known.clone());
+        source.records = source.records.max(known.records);
+    }
+    Ok(sources.into_values().collect())
+}
+
+/// How many records of each source have a sequence below `below`, as far as the segments tell.
+pub(super) fn appended_below(
+    disk: &dyn Disk,
+    folder: &Path,
+    boot: Uuid,
+    below: u64,
+) -> Result<BTreeMap<u16, u64>, SpoolError> {
+    let mut sources = BTreeMap::new();
+    count_sources(disk, folder, boot, below, &mut sources)?;
+    Ok(sources.into_iter().map(|(number, source)| (number, source.records)).collect())
+}
+
+fn count_sources(
+    disk: &dyn Disk,
+    folder: &Path,
+    boot: Uuid,
+    below: u64,
+    sources: &mut BTreeMap<u16, Appended>,
+) -> Result<(), SpoolError> {
     walk(disk, folder, boot, &mut |_, piece| {
         let Piece::Frame { header, payload } = piece else { return };
+        if header.seq >= below {
+            return;
+        }
         let source = sources.entry(header.source).or_default();
         source.number = header.source;
         if header.kind != Kind::Source as u8 {
@@ -114,12 +144,7 @@ pub(super) fn appended(
         if let Ok(named) = serde_json::from_slice::<Source>(payload) {
             (source.source_type, source.source_id) = (named.source_type, named.source_id);
         }
-    })?;
-    for known in &ledger.sources {
-        let source = sources.entry(known.number).or_insert_with(|| known.clone());
-        source.records = source.records.max(known.records);
-    }
-    Ok(sources.into_values().collect())
+    })
 }
 
 /// All that the lines of a boot are made of.

@@ -51,6 +51,24 @@ pub struct Fates {
     pub quarantined: u64,
 }
 
+impl Fates {
+    fn sum(&self) -> u64 {
+        self.delivered + self.rejected + self.quarantined
+    }
+
+    fn delivered_mut(&mut self) -> &mut u64 {
+        &mut self.delivered
+    }
+
+    fn rejected_mut(&mut self) -> &mut u64 {
+        &mut self.rejected
+    }
+
+    fn quarantined_mut(&mut self) -> &mut u64 {
+        &mut self.quarantined
+    }
+}
+
 /// A cursor's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -79,15 +97,29 @@ impl State {
         self.sources.entry(if known { source } else { OTHERS }).or_default()
     }
 
-    /// Takes back `surplus` records from what counts as delivered: they will be delivered again.
-    pub fn take_back(&mut self, mut surplus: u64) {
+    /// Takes back `surplus` records from what counts as done: they will come again. `appended`
+    /// says how many records of each source are there up to the new position; first to go is what
+    /// counts beyond that, so that the law holds for each source.
+    pub fn take_back(&mut self, mut surplus: u64, appended: &BTreeMap<u16, u64>) {
         self.ordinal = self.ordinal.saturating_sub(surplus);
-        let delivered = self.sources.values_mut().map(|fates| &mut fates.delivered);
-        let rest = [&mut self.evicted, &mut self.corrupt, &mut self.absent];
-        for count in delivered.chain(rest) {
-            let taken = surplus.min(*count);
+        let mut take = |count: &mut u64, at_most: u64| {
+            let taken = surplus.min(*count).min(at_most);
             *count -= taken;
             surplus -= taken;
+        };
+        let named: Vec<u16> = self.sources.keys().copied().collect();
+        let others =
+            appended.iter().filter(|(source, _)| !named.contains(source)).map(|(_, records)| records).sum();
+        for (source, fates) in &mut self.sources {
+            let there = if *source == OTHERS { others } else { appended.get(source).copied().unwrap_or(0) };
+            for which in [Fates::delivered_mut, Fates::rejected_mut, Fates::quarantined_mut] {
+                let beyond = fates.sum().saturating_sub(there);
+                take(which(fates), beyond);
+            }
+        }
+        let delivered = self.sources.values_mut().map(|fates| &mut fates.delivered);
+        for count in [&mut self.evicted, &mut self.corrupt, &mut self.absent].into_iter().chain(delivered) {
+            take(count, u64::MAX);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use expect_test::expect;
 
-use super::state::Fates;
+use super::state::{Fates, SLOT_BYTES};
 use super::*;
 use crate::telemetry::spool::disk::Disk;
 use crate::telemetry::spool::disk::memory::MemoryDisk;
@@ -232,12 +232,13 @@ fn one_torn_slot_of_the_file_costs_one_commit_at_most() {
         cursor.next_batch(1, usize::MAX).unwrap();
         cursor.commit(seq, &all_delivered(1)).unwrap();
     }
+    let path = folder.path().join("cursor.database");
     for slot in [0, 1] {
-        let copy = disk::read(&disk, &cursor.path, 9_999).unwrap();
-        disk.tamper(&cursor.path, |bytes| bytes[slot * SLOT_BYTES + 20] ^= 1);
+        let copy = crate::telemetry::spool::disk::read(&disk, &path, 9_999).unwrap();
+        disk.tamper(&path, |bytes| bytes[slot * SLOT_BYTES + 20] ^= 1);
         let next = state(&folder, "database").next;
         assert!(next == 5 || next == 4, "{next}");
-        disk.tamper(&cursor.path, |bytes| *bytes = copy);
+        disk.tamper(&path, |bytes| *bytes = copy);
     }
 }
 
@@ -291,4 +292,39 @@ fn records_of_a_source_that_cannot_be_read_are_delivered() {
     let batch = cursor.next_batch(9, 99).unwrap();
     assert_eq!(seqs(&batch), [1, 2, 3]);
     assert_eq!(batch[0].source.source_type, "unknown");
+}
+
+/// Two sources; what is lost in the power cut is the second one's.
+#[test]
+fn a_cursor_from_the_future_is_taken_back_for_each_source() {
+    let (disk, folder) = memory();
+    let mut writer = Writer::open(&folder, small(8 << 20)).unwrap();
+    let say = |writer: &mut Writer, seq, number| {
+        writer.append(seq, Kind::Log, Level::Info, number, &payload(seq)).unwrap();
+    };
+    for number in [1, 2] {
+        writer.append(number.into(), Kind::Source, Level::Debug, number, &source(&format!("w{number}"))).unwrap();
+    }
+    (3..=6).for_each(|seq| say(&mut writer, seq, 1));
+    say(&mut writer, 7, 2);
+    writer.sync().unwrap();
+    (8..=10).for_each(|seq| say(&mut writer, seq, 2));
+    writer.flush().unwrap();
+    let mut cursor = Cursor::open(&folder, "database").unwrap();
+    assert_eq!(drain(&mut cursor).len(), 8);
+    disk.crash();
+
+    let folder = Folder::adopt(&root(), BOOT, Arc::new(disk.clone())).unwrap().unwrap();
+    let mut writer = Writer::open(&folder, small(8 << 20)).unwrap();
+    let mut cursor = Cursor::open(&folder, "database").unwrap();
+    let delivered = |cursor: &Cursor| [1, 2].map(|source| cursor.state().sources[&source].delivered);
+    assert_eq!((cursor.state().ordinal, delivered(&cursor)), (5, [4, 1]));
+    let law = || crate::telemetry::spool::verify(&disk, &root()).unwrap();
+    assert!(law().iter().all(|line| line.ok), "{:#?}", law());
+    (8..=9).for_each(|seq| say(&mut writer, seq, 2));
+    say(&mut writer, 10, 1);
+    writer.sync().unwrap();
+    assert_eq!(drain(&mut cursor), [8, 9, 10]);
+    assert_eq!(delivered(&cursor), [5, 3]);
+    assert!(law().iter().all(|line| line.ok), "{:#?}", law());
 }

@@ -74,6 +74,19 @@ impl MemoryDisk {
         state.locks.clear();
     }
 
+    /// What would be there if the power failed at this moment: a disk of its own.
+    pub fn after_power_cut(&self) -> MemoryDisk {
+        let state = self.state();
+        let durable = |file: &Content| Content { live: file.durable.clone(), durable: file.durable.clone() };
+        let copy = State {
+            live: state.durable.clone(),
+            durable: state.durable.clone(),
+            files: state.files.iter().map(durable).collect(),
+            ..State::default()
+        };
+        MemoryDisk { state: Arc::new(Mutex::new(copy)) }
+    }
+
     /// Changes a file's bytes behind everybody's back, durably.
     ///
     /// # Panics
