@@ -22,6 +22,10 @@ use crate::backoff::Backoff;
 use crate::clock;
 
 /// How often a child may be restarted before it is given up.
+///
+/// The default never gives up: of a task that nothing can stand in for, a start every few seconds
+/// is worth more than none. [`Intensity::BOUNDED`] is for children whose work something else takes
+/// over.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Intensity {
     /// Restarts allowed within the window.
@@ -32,13 +36,18 @@ pub struct Intensity {
     pub backoff: Backoff,
 }
 
+/// Waits before restarts: 20 ms, doubling up to 5 s.
+const BACKOFF: Backoff = Backoff { base: Duration::from_millis(20), ceiling: Duration::from_secs(5), jitter: 0.0 };
+
+impl Intensity {
+    /// A child that panics at once on every start has had its 12 restarts after about 25 s and is
+    /// given up; one that panics every 10 s or less often is started again for ever.
+    pub const BOUNDED: Intensity = Intensity { restarts: 12, within: Duration::from_secs(120), backoff: BACKOFF };
+}
+
 impl Default for Intensity {
     fn default() -> Self {
-        Intensity {
-            restarts: 30,
-            within: Duration::from_secs(60),
-            backoff: Backoff { base: Duration::from_millis(20), ceiling: Duration::from_secs(5), jitter: 0.0 },
-        }
+        Intensity { restarts: u32::MAX, within: Duration::from_secs(60), backoff: BACKOFF }
     }
 }
 
@@ -159,6 +168,24 @@ pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// When the bounded child is given up that runs for `life` after each start, if ever.
+    fn given_up_after(life: Duration) -> Option<Duration> {
+        let (mut state, mut now) = (RestartState::new(Intensity::BOUNDED), life);
+        while now < Duration::from_secs(86_400) {
+            let Some(wait) = state.next(now) else { return Some(now) };
+            now += wait + life;
+        }
+        None
+    }
+
+    #[test]
+    fn who_panics_at_once_is_given_up_in_half_a_minute_and_who_panics_seldom_never() {
+        assert_eq!(given_up_after(Duration::ZERO), Some(Duration::from_millis(25_100)));
+        assert_eq!(given_up_after(Duration::from_secs(10)), None);
+        let mut endless = RestartState::new(Intensity::default());
+        assert!((0..10_000).all(|at| endless.next(Duration::from_millis(at)).is_some()));
+    }
 
     #[test]
     fn intensity_gives_up_and_forgets() {

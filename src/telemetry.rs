@@ -43,6 +43,7 @@
 //! ```
 
 mod adopt;
+mod again;
 pub mod config;
 pub mod counters;
 pub mod delivery;
@@ -96,7 +97,8 @@ use self::ring::{Ring, RingConfig, RingError};
 use self::shipper::{Handle, Shipper};
 use self::spool::{Folder, SpoolConfig, SpoolError};
 use self::spooler::Spooler;
-use self::wiring::{Fuse, Wiring};
+use self::wiring::Wiring;
+use crate::supervise::Intensity;
 use crate::supervise::thread::Child;
 
 /// Slot of the database exporter, whichever it is: who adopts a folder goes on where the dead
@@ -201,14 +203,25 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
         out: wiring.out,
         fuse: wiring.fuse.clone(),
     };
-    let body = move |pulse: &_, generation| spooler.run(pulse, generation);
+    let work = Arc::new(spooler);
+    let at_work = Arc::clone(&work);
+    let body = move |pulse: &_, generation| at_work.run(pulse, generation);
     let spooler = Arc::new(Child::start("spooler", intensity, watchdog::tell_panic, body)?);
-    let slots = Arc::new(slots(exporters, &folder, &wiring.fuse)?);
+    let again = |slot| again::Again {
+        slot,
+        config: config.clone(),
+        make: wiring.make_again.clone(),
+        own: folder.clone(),
+        adopted: Arc::clone(&adopted),
+        fuse: wiring.fuse.clone(),
+    };
+    let slots = Arc::new(slots(exporters, intensity, again)?);
     let _ = shippers.set(Arc::clone(&slots));
     let keeping: Arc<Mutex<Vec<String>>> = Arc::default();
+    let stand_in: Arc<OnceLock<Child>> = Arc::default();
     let voice = Voice::new(recorder.clone());
     let ground = keeper::Ground {
-        root: config.spool_dir,
+        root: config.spool_dir.clone(),
         disk,
         config: spool,
         adopt: config.adopt,
@@ -219,12 +232,14 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
         voice: voice.clone(),
         slots: Arc::clone(&slots),
         adopted,
+        unfed: Mutex::default(),
         trouble: Arc::clone(&keeping),
     };
     let keeper = Keeper::start(ground, intensity)?;
     let view = watchdog::View {
         voice: voice.clone(),
         spooler: Arc::clone(&spooler),
+        stand_in: watchdog::StandIn { work, intensity, child: Arc::clone(&stand_in) },
         standing: Arc::clone(&standing),
         slots: Arc::clone(&slots),
         keeper: keeper.child(),
@@ -244,6 +259,7 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
         folder,
         orders,
         spooler,
+        stand_in,
         standing,
         slots,
         keeper,
@@ -285,13 +301,19 @@ fn all_exporters(
     Ok(exporters)
 }
 
-/// One shipper per exporter, fed from the own folder.
-fn slots(exporters: Vec<Named>, folder: &Folder, fuse: &Fuse) -> Result<Vec<Slot>, StartError> {
+/// One shipper per exporter, fed from the own folder; `again` makes one that hangs anew.
+fn slots(
+    exporters: Vec<Named>,
+    intensity: Intensity,
+    again: impl Fn(&'static str) -> again::Again,
+) -> Result<Vec<Slot>, StartError> {
     let mut slots = Vec::new();
     for (name, exporter, numbers) in exporters {
-        let feed = FolderFeed::open(folder, name, false, fuse.clone())?;
+        let again = again(name);
+        let feed = FolderFeed::open(&again.own, name, false, again.fuse.clone())?;
         let shipper = Shipper::new(exporter, vec![Box::new(feed)], numbers);
-        slots.push(Slot { name, handle: Handle::start(shipper, watchdog::tell_panic)? });
+        let handle = Handle::start(shipper, Some(Box::new(again)), intensity, watchdog::tell_panic)?;
+        slots.push(Slot { name, handle });
     }
     Ok(slots)
 }

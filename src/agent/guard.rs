@@ -102,7 +102,7 @@ mod tests {
         let _thread = crate::supervise::thread::Child::start(
             "starter",
             crate::supervise::Intensity::default(),
-            |_, _| (),
+            |_| (),
             move |_, _| {
                 let role = super::super::tests::as_role("as-guard");
                 let mut command = Command::new(&role[0]);

@@ -32,7 +32,8 @@ impl Launcher {
     pub(super) fn start() -> io::Result<Launcher> {
         let (orders, inbox) = bounded::<Order>(ORDERS_MAX);
         let runtime = Handle::current();
-        let told = |name: &str, panic: &str| tracing::error!(child = name, panic, "child panicked");
+        let told =
+            |fall: &thread::Fall<'_>| tracing::error!(child = fall.child, panic = fall.text, "child panicked");
         let thread = thread::Child::start("launcher", Intensity::default(), told, move |pulse, _| {
             let _runtime = runtime.enter();
             while let Ok(mut order) = inbox.recv() {

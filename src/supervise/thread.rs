@@ -16,7 +16,18 @@ use super::{Intensity, Pulse, RestartState, panic_text};
 use crate::clock;
 
 type Body = dyn Fn(&Pulse, u64) + Send + Sync;
-type OnPanic = dyn Fn(&str, &str) + Send + Sync;
+type OnPanic = dyn Fn(&Fall<'_>) + Send + Sync;
+
+/// A panic of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fall<'a> {
+    /// The child's name.
+    pub child: &'a str,
+    /// The panic's text.
+    pub text: &'a str,
+    /// The wait before it is started again; None: it stays down.
+    pub again_in: Option<Duration>,
+}
 
 /// A thread that is started again when it panics.
 pub struct Child {
@@ -29,15 +40,14 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts the thread. `on_panic` gets the child's name and the panic's text, on the child's
-    /// thread, before the backoff.
+    /// Starts the thread. `on_panic` hears of each panic, on the child's thread, before the backoff.
     ///
     /// # Errors
     /// The operating system has no thread to give.
     pub fn start(
         name: &str,
         intensity: Intensity,
-        on_panic: impl Fn(&str, &str) + Send + Sync + 'static,
+        on_panic: impl Fn(&Fall<'_>) + Send + Sync + 'static,
         body: impl Fn(&Pulse, u64) + Send + Sync + 'static,
     ) -> io::Result<Child> {
         let (done_sender, done) = bounded(1);
@@ -97,14 +107,14 @@ fn run(pulse: &Pulse, generation: u64, intensity: Intensity, body: &Body, on_pan
             return;
         };
         let text = panic_text(&*payload);
-        let _ = catch_unwind(AssertUnwindSafe(|| on_panic(pulse.name(), &text)));
-        if pulse.generation() != generation {
-            return;
-        }
-        let Some(wait) = restarts.next(clock::monotonic()) else {
+        let is_fenced = pulse.generation() != generation;
+        let again_in = restarts.next(clock::monotonic());
+        if again_in.is_none() && !is_fenced {
             pulse.0.given_up.store(true, std::sync::atomic::Ordering::Release);
-            return;
-        };
+        }
+        let fall = Fall { child: pulse.name(), text: &text, again_in };
+        let _ = catch_unwind(AssertUnwindSafe(|| on_panic(&fall)));
+        let (false, Some(wait)) = (is_fenced, again_in) else { return };
         pulse.0.restarts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         pause(wait);
     }
@@ -131,7 +141,7 @@ mod tests {
         let child = Child::start(
             "test",
             Intensity::default(),
-            move |name, text| told_inside.lock().unwrap().push(format!("{name}: {text}")),
+            move |fall| told_inside.lock().unwrap().push(format!("{}: {}", fall.child, fall.text)),
             move |_, _| assert!(runs_inside.fetch_add(1, Ordering::SeqCst) >= 2, "planted"),
         )
         .unwrap();
@@ -145,7 +155,7 @@ mod tests {
     #[test]
     fn too_many_panics_give_the_child_up() {
         let intensity = Intensity { restarts: 2, ..Intensity::default() };
-        let child = Child::start("test", intensity, |_, _| (), |_, _| panic!("always")).unwrap();
+        let child = Child::start("test", intensity, |_| (), |_, _| panic!("always")).unwrap();
         assert!(child.wait(LIMIT));
         assert!(child.pulse().is_given_up());
         assert_eq!(child.pulse().restarts(), 2);
@@ -159,7 +169,7 @@ mod tests {
         let child = Child::start(
             "test",
             Intensity::default(),
-            |_, _| (),
+            |_| (),
             move |pulse, generation| {
                 if generation == 0 {
                     let _ = hold.recv();

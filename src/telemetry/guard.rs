@@ -13,7 +13,7 @@ mod voice;
 pub(super) mod watchdog;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
@@ -91,6 +91,8 @@ pub struct Guard {
     pub(super) folder: Folder,
     pub(super) orders: Sender<Order>,
     pub(super) spooler: Arc<Child>,
+    /// What keeps room in the ring since the spooler was given up.
+    pub(super) stand_in: Arc<OnceLock<Child>>,
     pub(super) standing: Arc<spooler::Standing>,
     pub(super) slots: Arc<Vec<Slot>>,
     pub(super) keeper: Keeper,

@@ -11,6 +11,7 @@
 
 mod feed;
 mod handle;
+mod origin;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use self::feed::{Feed, FeedError, Pending, Tally};
 pub use self::handle::{FlushError, Handle};
+pub use self::origin::Origin;
 pub use self::standing::{Facts, Standing, State};
 use super::counters;
 use super::delivery::{Decision, Delivery, Limits, Outcome};
@@ -113,6 +115,8 @@ pub struct Shipper {
     not_before: Duration,
     publish_at: Duration,
     in_a_hurry: bool,
+    /// Whether this is still the one that serves the exporter.
+    is_current: Box<dyn Fn() -> bool + Send>,
 }
 
 /// A feed and what is to be done to it first.
@@ -138,9 +142,17 @@ impl Shipper {
             not_before: Duration::ZERO,
             publish_at: Duration::ZERO,
             in_a_hurry: false,
+            is_current: Box::new(|| true),
         };
         feeds.into_iter().for_each(|feed| shipper.adopt(feed));
         shipper
+    }
+
+    /// Takes the place of one that hangs: it goes on with its standing, and as long as
+    /// `is_current` says so. An answer that comes later has no effect.
+    fn in_place(mut self, standing: Standing, is_current: impl Fn() -> bool + Send + 'static) -> Shipper {
+        (self.standing, self.is_current) = (standing, Box::new(is_current));
+        self
     }
 
     /// Where it stands; shared, for status.
@@ -173,6 +185,9 @@ impl Shipper {
     /// One batch at most.
     pub fn step(&mut self, moment: Moment) -> Step {
         let step = self.work(moment);
+        if !(self.is_current)() {
+            return Step::Idle;
+        }
         if step != Step::Worked || moment.now >= self.publish_at {
             self.publish(moment);
         }
@@ -231,6 +246,10 @@ impl Shipper {
         let result = self.ask_exporter(batch, moment.wall);
         let took = clock::monotonic().saturating_sub(before);
         counters::export_took(name, took);
+        if !(self.is_current)() {
+            // It was replaced meanwhile; its successor asks for these records again.
+            return Served::Nothing;
+        }
         // The waits count from when the answer came, not from when it was asked for.
         let moment = Moment { now: moment.now.saturating_add(took), ..moment };
         let outcome = match &result {

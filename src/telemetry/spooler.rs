@@ -9,6 +9,7 @@
 //! ring fills meanwhile, records go to stdout (`fallback`), and back to the spool by themselves.
 
 mod fallback;
+mod stand_in;
 mod standing;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -45,6 +45,9 @@ impl Fuse {
     }
 }
 
+/// Makes the exporter of a slot anew, where the settings do not know it.
+pub(super) type MakeAgain = Option<Arc<dyn Fn(&str) -> Option<Box<dyn Exporter>> + Send + Sync>>;
+
 /// See the module.
 pub(super) struct Wiring {
     pub(super) disk: Arc<dyn Disk>,
@@ -56,6 +59,7 @@ pub(super) struct Wiring {
     pub(super) segment_bytes: Option<u64>,
     pub(super) out: Out,
     pub(super) exporters: Vec<(&'static str, Box<dyn Exporter>)>,
+    pub(super) make_again: MakeAgain,
     pub(super) shipping: shipper::Config,
     pub(super) fuse: Fuse,
 }
@@ -64,7 +68,7 @@ impl Default for Wiring {
     fn default() -> Self {
         Wiring {
             disk: Arc::new(RealDisk),
-            intensity: Intensity::default(),
+            intensity: Intensity::BOUNDED,
             stall_limit: STALL_LIMIT,
             watch_every: WATCH_EVERY,
             keep_every: KEEP_EVERY,
@@ -72,6 +76,7 @@ impl Default for Wiring {
             segment_bytes: None,
             out: Arc::new(Mutex::new(io::stdout())),
             exporters: Vec::new(),
+            make_again: None,
             shipping: shipper::Config::default(),
             fuse: Fuse::default(),
         }

@@ -30,7 +30,8 @@ impl Spawner {
     /// Starts the thread.
     pub(super) fn start() -> io::Result<Spawner> {
         let (orders, inbox) = bounded::<Order>(WAITING_MAX);
-        let on_panic = |name: &str, panic: &str| tracing::error!(child = name, panic, "child panicked");
+        let on_panic =
+            |fall: &thread::Fall<'_>| tracing::error!(child = fall.child, panic = fall.text, "child panicked");
         let thread = thread::Child::start("spawner", Intensity::default(), on_panic, move |pulse, _| {
             while serve(&inbox) {
                 pulse.beat();

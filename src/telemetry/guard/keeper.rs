@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Slot;
 use super::voice::Voice;
 use crate::clock;
-use crate::supervise::thread::Child;
+use crate::supervise::thread::{Child, Fall};
 use crate::supervise::{Intensity, Pulse};
 use crate::telemetry::DATABASE_SLOT;
 use crate::telemetry::adopt;
@@ -46,6 +46,8 @@ pub(in crate::telemetry) struct Ground {
     pub(in crate::telemetry) slots: Arc<Vec<Slot>>,
     /// Folders that were taken over and are not empty yet.
     pub(in crate::telemetry) adopted: Arc<Mutex<Vec<Folder>>>,
+    /// Of these, which slots' shippers have not got them yet.
+    pub(in crate::telemetry) unfed: Mutex<Vec<(Folder, usize)>>,
     /// What went wrong the last time, for status.
     pub(in crate::telemetry) trouble: Arc<Mutex<Vec<String>>>,
 }
@@ -83,7 +85,8 @@ impl Keeper {
         // A panic over a dead process's folder must not fail the host; the thread meets it again.
         let first = std::panic::AssertUnwindSafe(|| quiet(|| ground.turn()));
         if let Err(panic) = std::panic::catch_unwind(first) {
-            super::watchdog::tell_panic("keeper", &crate::supervise::panic_text(&*panic));
+            let text = crate::supervise::panic_text(&*panic);
+            super::watchdog::tell_panic(&Fall { child: "keeper", text: &text, again_in: Some(Duration::ZERO) });
         }
         let (orders, inbox) = bounded(8);
         let child = Child::start("keeper", intensity, super::watchdog::tell_panic, move |pulse, generation| {
@@ -178,22 +181,29 @@ impl Ground {
 
     fn adopt_dead(&self) -> Vec<String> {
         let (found, mut troubles) = adopt::adopt_all(&self.root, &self.disk, self.config, clock::now());
+        let unfed = || self.unfed.lock().unwrap_or_else(PoisonError::into_inner);
         for dead in found {
             self.tell(&dead);
-            for slot in self.slots.iter() {
-                match FolderFeed::open(&dead.folder, slot.name, true, self.fuse.clone()) {
-                    Ok(feed) => {
-                        let feed: Box<dyn Feed> = Box::new(feed);
-                        if !slot.handle.adopt(feed) {
-                            troubles.push(format!("the shipper of {} does not listen", slot.name));
-                        }
-                    }
-                    Err(error) => troubles.push(crate::error::chain(&error)),
-                }
-            }
+            unfed().extend((0..self.slots.len()).map(|slot| (dead.folder.clone(), slot)));
+            // Before it is handed to a shipper: one that is made anew finds its feeds here.
             self.adopted.lock().unwrap_or_else(PoisonError::into_inner).push(dead.folder);
         }
+        let waiting = std::mem::take(&mut *unfed());
+        for (folder, slot) in waiting {
+            if let Err(trouble) = self.feed(&folder, &self.slots[slot]) {
+                troubles.push(trouble);
+                unfed().push((folder, slot));
+            }
+        }
         troubles
+    }
+
+    /// Hands a dead process's folder to a shipper.
+    fn feed(&self, folder: &Folder, slot: &Slot) -> Result<(), String> {
+        let feed = FolderFeed::open(folder, slot.name, true, self.fuse.clone());
+        let feed: Box<dyn Feed> = Box::new(feed.map_err(|error| crate::error::chain(&error))?);
+        let is_heard = slot.handle.adopt(feed);
+        if is_heard { Ok(()) } else { Err(format!("the shipper of {} does not listen", slot.name)) }
     }
 
     /// Says in-band what was found; the records themselves keep their source and time.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Guard;
 use crate::supervise::Pulse;
+use crate::supervise::thread::Child;
 use crate::telemetry::shipper::Facts;
 
 /// Where the recorder stands.
@@ -69,6 +70,7 @@ impl Guard {
     pub fn status(&self) -> Status {
         let counters = self.ring.counters();
         let own = [self.spooler.pulse(), self.keeper.pulse(), self.watchdog.pulse()];
+        let stand_in = self.stand_in.get().map(Child::pulse);
         let shippers = self.slots.iter().map(|slot| slot.handle.pulse());
         Status {
             ring_backing: self.ring.backing().word(),
@@ -82,7 +84,7 @@ impl Guard {
             keeping: self.keeping.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             fallback: self.standing.switches() % 2 == 1,
             spool_low: self.recorder.is_spool_low(),
-            threads: own.into_iter().chain(shippers).map(ThreadStatus::of).collect(),
+            threads: own.into_iter().chain(stand_in).chain(shippers).map(ThreadStatus::of).collect(),
             exporters: self.slots.iter().map(|slot| (slot.name, slot.handle.standing().facts())).collect(),
         }
     }

@@ -7,7 +7,7 @@
 //! a panic of its own.
 
 use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -19,14 +19,14 @@ use super::stall::{Stall, Verdict};
 use super::voice::Voice;
 use crate::catalogue;
 use crate::clock;
-use crate::supervise::thread::Child;
+use crate::supervise::thread::{Child, Fall};
 use crate::supervise::{Intensity, Pulse};
 use crate::telemetry::quiet::quiet;
 use crate::telemetry::record::Level;
 use crate::telemetry::recorder::NewRecord;
 use crate::telemetry::ring::Aside;
 use crate::telemetry::shipper::State;
-use crate::telemetry::spooler;
+use crate::telemetry::spooler::{self, Spooler};
 use crate::telemetry::wiring::Fuse;
 
 /// Name of the heartbeat's event.
@@ -40,6 +40,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 pub(in crate::telemetry) struct View {
     pub(in crate::telemetry) voice: Voice,
     pub(in crate::telemetry) spooler: Arc<Child>,
+    pub(in crate::telemetry) stand_in: StandIn,
     pub(in crate::telemetry) standing: Arc<spooler::Standing>,
     pub(in crate::telemetry) slots: Arc<Vec<Slot>>,
     pub(in crate::telemetry) keeper: Arc<Child>,
@@ -47,6 +48,27 @@ pub(in crate::telemetry) struct View {
     pub(in crate::telemetry) limits: Limits,
     pub(in crate::telemetry) fuse: Fuse,
     pub(in crate::telemetry) memory: Mutex<Memory>,
+}
+
+/// How the way to stdout is kept open when the spooler is given up.
+pub(in crate::telemetry) struct StandIn {
+    pub(in crate::telemetry) work: Arc<Spooler>,
+    pub(in crate::telemetry) intensity: Intensity,
+    pub(in crate::telemetry) child: Arc<OnceLock<Child>>,
+}
+
+impl StandIn {
+    /// Starts the thread, once.
+    fn start(&self) {
+        if self.child.get().is_none() {
+            let work = Arc::clone(&self.work);
+            let body = move |pulse: &Pulse, generation| work.stand_in(pulse, generation);
+            // No thread to be had: it is tried again at the next turn.
+            if let Ok(child) = Child::start("stand-in", self.intensity, tell_panic, body) {
+                let _ = self.child.set(child);
+            }
+        }
+    }
 }
 
 /// Its times.
@@ -66,6 +88,7 @@ pub(in crate::telemetry) struct Memory {
     told_at: Option<Duration>,
     spooler: Stall,
     keeper: Stall,
+    shippers: Vec<Stall>,
 }
 
 /// The running watchdog.
@@ -137,24 +160,19 @@ impl View {
     /// Replaces what has stalled; what to say about threads that stay down.
     fn look_after(&self, memory: &mut Memory) -> Option<String> {
         let mut say = None;
-        let patient = self.limits.stall.saturating_mul(KEEPER_PATIENCE);
-        let threads =
-            [(&self.spooler, &mut memory.spooler, self.limits.stall), (&self.keeper, &mut memory.keeper, patient)];
-        for (child, stall, limit) in threads {
-            let name = child.pulse().name().to_owned();
-            if child.pulse().is_given_up() {
-                say = Some(format!("thread {name} panicked too often and stays down"));
-                continue;
-            }
-            match stall.judge(child.pulse(), limit) {
-                Verdict::Fine => {}
-                Verdict::GivenUp => say = Some(format!("thread {name} has stalled and replacing it does not help")),
-                Verdict::Replace if child.replace().is_ok() => {}
-                Verdict::Replace => say = Some(format!("thread {name} has stalled and cannot be replaced")),
-            }
+        if self.spooler.pulse().is_given_up() {
+            self.stand_in.start();
         }
-        let down = self.slots.iter().find(|slot| slot.handle.pulse().is_given_up());
-        say.or(down.map(|slot| format!("the shipper of {} panicked too often and stays down", slot.name)))
+        let limit = self.limits.stall;
+        let patient = limit.saturating_mul(KEEPER_PATIENCE);
+        memory.shippers.resize_with(self.slots.len(), Stall::default);
+        say = look_at(self.spooler.pulse(), &mut memory.spooler, limit, || self.spooler.replace()).or(say);
+        say = look_at(self.keeper.pulse(), &mut memory.keeper, patient, || self.keeper.replace()).or(say);
+        for (slot, stall) in self.slots.iter().zip(&mut memory.shippers) {
+            let limit = limit.saturating_add(slot.handle.patience());
+            say = look_at(slot.handle.pulse(), stall, limit, || slot.handle.replace()).or(say);
+        }
+        say
     }
 
     fn heartbeat(&self, sequence: u64) {
@@ -207,13 +225,33 @@ impl View {
                 .absolute(counters.aside[aside as usize]);
         }
         let shippers = self.slots.iter().map(|slot| slot.handle.pulse());
-        for pulse in [self.spooler.pulse(), self.keeper.pulse(), own].into_iter().chain(shippers) {
+        let others = self.stand_in.child.get().map(Child::pulse).into_iter().chain(shippers);
+        for pulse in [self.spooler.pulse(), self.keeper.pulse(), own].into_iter().chain(others) {
             let thread = pulse.name().to_owned();
             metrics::counter!(catalogue::THREAD_RESTARTS.name, "thread" => thread.clone())
                 .absolute(pulse.restarts());
             metrics::gauge!(catalogue::THREAD_GIVEN_UP.name, "thread" => thread)
                 .set(f64::from(u8::from(pulse.is_given_up())));
         }
+    }
+}
+
+/// Replaces a thread that has stalled; what to say where it stays down.
+fn look_at(
+    pulse: &Pulse,
+    stall: &mut Stall,
+    limit: Duration,
+    replace: impl FnOnce() -> std::io::Result<()>,
+) -> Option<String> {
+    let name = pulse.name();
+    if pulse.is_given_up() {
+        return Some(format!("thread {name} panicked too often and stays down"));
+    }
+    match stall.judge(pulse, limit) {
+        Verdict::Replace if replace().is_ok() => None,
+        Verdict::Replace => Some(format!("thread {name} has stalled and cannot be replaced")),
+        Verdict::GivenUp => Some(format!("thread {name} has stalled and replacing it does not help")),
+        Verdict::Fine => None,
     }
 }
 
@@ -242,10 +280,16 @@ fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "dogwatch telemetry: {text}");
 }
 
-/// Says that a thread of the recorder panicked; supervision restarts it and counts.
-pub(in crate::telemetry) fn tell_panic(thread: &str, text: &str) {
-    let _ = writeln!(
-        std::io::stderr().lock(),
-        "dogwatch telemetry: thread {thread} panicked and is started again: {text}"
-    );
+/// Says that a thread of the recorder panicked, and what becomes of it.
+pub(in crate::telemetry) fn tell_panic(fall: &Fall<'_>) {
+    let Fall { child, text, again_in } = fall;
+    let next = match again_in {
+        Some(wait) => format!("is started again in {wait:?}"),
+        None => {
+            // The watchdog itself cannot set it when it is the one that stays down.
+            metrics::gauge!(catalogue::THREAD_GIVEN_UP.name, "thread" => (*child).to_owned()).set(1.0);
+            "has done so too often and stays down".to_owned()
+        }
+    };
+    tell(&format!("thread {child} panicked and {next}: {text}"));
 }

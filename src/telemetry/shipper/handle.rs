@@ -1,18 +1,19 @@
 //! The thread around a [`Shipper`], and how others speak to it.
 //!
 //! Control messages go over a small channel; a full one means that the shipper is awake anyway.
-//! Every wait of a caller has a limit, also where the shipper's thread hangs.
+//! Every wait of a caller has a limit, also where the shipper's thread hangs. Such a thread is fenced
+//! and replaced; its successor makes a shipper of its own, and the late answer has no effect.
 
 use std::io;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use uuid::Uuid;
 
-use super::{Feed, Moment, Shipper, Standing, Step};
+use super::{Config, Feed, Moment, Origin, Shipper, Standing, Step};
 use crate::clock;
-use crate::supervise::thread::Child;
+use crate::supervise::thread::{Child, Fall};
 use crate::supervise::{Intensity, Pulse};
 use crate::telemetry::quiet::quiet;
 
@@ -47,23 +48,66 @@ pub struct Handle {
     child: Child,
     control: Sender<Control>,
     standing: Standing,
+    /// A thread without a beat for longer hangs: an exporter has its deadline twice in a turn, for
+    /// the export and for maintenance.
+    patience: Duration,
+}
+
+/// What the generations of a shipper's thread share.
+struct Shared {
+    /// The newest generation's shipper. What must outlive a panic: the feeds' uncommitted batches
+    /// and the state of delivery.
+    newest: Mutex<(u64, Arc<Mutex<Shipper>>)>,
+    waiters: Mutex<Waiters>,
+    /// Messages that a fenced generation had already taken.
+    carried: Mutex<Vec<Control>>,
+    inbox: Receiver<Control>,
+    origin: Option<Box<dyn Origin>>,
+    config: Config,
+    standing: Standing,
 }
 
 impl Handle {
-    /// Starts the thread. `on_panic` gets the thread's name and the panic's text.
+    /// Starts the thread. `on_panic` hears of each panic. With an `origin` the thread can be
+    /// replaced when it hangs.
     ///
     /// # Errors
     /// The operating system has no thread to give.
-    pub fn start(shipper: Shipper, on_panic: impl Fn(&str, &str) + Send + Sync + 'static) -> io::Result<Handle> {
+    pub fn start(
+        shipper: Shipper,
+        origin: Option<Box<dyn Origin>>,
+        intensity: Intensity,
+        on_panic: impl Fn(&Fall<'_>) + Send + Sync + 'static,
+    ) -> io::Result<Handle> {
         let (control, inbox) = bounded(CONTROL_MAX);
-        let standing = shipper.standing();
+        let (standing, config) = (shipper.standing(), shipper.config);
         let name = format!("ship-{}", standing.facts().exporter);
-        // What must outlive a panic: the feeds' uncommitted batches and the state of delivery.
-        let shared = Arc::new(Mutex::new((shipper, Waiters::default())));
-        let child = Child::start(&name, Intensity::default(), on_panic, move |pulse, generation| {
-            quiet(|| run(&shared, &inbox, pulse, generation));
+        let shared = Shared {
+            newest: Mutex::new((0, Arc::new(Mutex::new(shipper)))),
+            waiters: Mutex::default(),
+            carried: Mutex::default(),
+            inbox,
+            origin,
+            config,
+            standing: standing.clone(),
+        };
+        let child = Child::start(&name, intensity, on_panic, move |pulse, generation| {
+            quiet(|| shared.run(pulse, generation));
         })?;
-        Ok(Handle { child, control, standing })
+        Ok(Handle { child, control, standing, patience: config.export_deadline.saturating_mul(2) })
+    }
+
+    /// Fences the thread that hangs and starts another, with an exporter and feeds of its own.
+    ///
+    /// # Errors
+    /// The operating system has no thread to give.
+    pub fn replace(&self) -> io::Result<()> {
+        self.child.replace()
+    }
+
+    /// How long a thread that keeps its exporter's contract may be without a beat.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// There are more records.
@@ -137,46 +181,86 @@ impl Waiters {
     }
 }
 
-/// The loop. A fenced generation leaves at the next turn; its successor waits for the lock until
-/// then, because two of them must never move the same cursor.
-fn run(shared: &Mutex<(Shipper, Waiters)>, inbox: &Receiver<Control>, pulse: &Pulse, generation: u64) {
-    let mut wait = Duration::ZERO;
-    while pulse.generation() == generation {
-        pulse.beat();
-        let message = match inbox.recv_timeout(wait) {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let mut guard = match shared.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => {
-                shared.clear_poison();
-                poisoned.into_inner()
-            }
-            Err(TryLockError::WouldBlock) => {
-                wait = LOOK_EVERY;
-                continue;
-            }
-        };
-        let (shipper, waiters) = &mut *guard;
-        match message {
-            Some(Control::Stop) => return,
-            Some(Control::Wake) | None => {}
-            Some(Control::Adopt(feed)) => shipper.adopt(feed),
-            Some(Control::Flush { deadline, ack }) => {
-                shipper.hurry(clock::monotonic());
-                waiters.0.push((deadline, ack));
+impl Shared {
+    fn run(&self, pulse: &Pulse, generation: u64) {
+        let mut shipper = None;
+        while shipper.is_none() && pulse.generation() == generation {
+            pulse.beat();
+            shipper = self.shipper_of(pulse, generation);
+            if shipper.is_none() {
+                // The spool cannot be read at the moment; whoever waits has a limit of his own.
+                let _ = crossbeam_channel::after(LOOK_EVERY).recv();
             }
         }
-        let step = shipper.step(moment());
-        if step == Step::Worked {
-            pulse.progress();
+        if let Some(shipper) = shipper {
+            self.serve(&shipper, pulse, generation);
         }
-        let now = clock::monotonic();
-        waiters.answer(shipper, now);
-        wait = until(step, waiters.next_deadline(), now);
     }
+
+    /// The shipper of that generation, made where it is not there yet. None: it cannot be made.
+    fn shipper_of(&self, pulse: &Pulse, generation: u64) -> Option<Arc<Mutex<Shipper>>> {
+        {
+            let newest = lock(&self.newest);
+            if newest.0 == generation {
+                return Some(Arc::clone(&newest.1));
+            }
+        }
+        let origin = self.origin.as_ref()?;
+        let made = origin.exporter().and_then(|exporter| Ok((exporter, origin.feeds()?)));
+        let (exporter, feeds) = made.inspect_err(|error| self.standing.broken(error)).ok()?;
+        let current = pulse.clone();
+        let shipper = Shipper::new(exporter, feeds, self.config)
+            .in_place(self.standing.clone(), move || current.generation() == generation);
+        let shipper = Arc::new(Mutex::new(shipper));
+        *lock(&self.newest) = (generation, Arc::clone(&shipper));
+        if !lock(&self.waiters).0.is_empty() {
+            lock(&shipper).hurry(clock::monotonic());
+        }
+        Some(shipper)
+    }
+
+    /// The loop. A fenced generation leaves at the next turn.
+    fn serve(&self, shipper: &Mutex<Shipper>, pulse: &Pulse, generation: u64) {
+        let mut wait = Duration::ZERO;
+        while pulse.generation() == generation {
+            pulse.beat();
+            let carried = lock(&self.carried).pop();
+            let message = match carried.map_or_else(|| self.inbox.recv_timeout(wait), Ok) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if pulse.generation() != generation {
+                return lock(&self.carried).extend(message);
+            }
+            // Nobody else waits for it: a panic in it was this thread's own.
+            let mut shipper = lock(shipper);
+            match message {
+                Some(Control::Stop) => return,
+                Some(Control::Wake) | None => {}
+                Some(Control::Adopt(feed)) => shipper.adopt(feed),
+                Some(Control::Flush { deadline, ack }) => {
+                    shipper.hurry(clock::monotonic());
+                    lock(&self.waiters).0.push((deadline, ack));
+                }
+            }
+            let step = shipper.step(moment());
+            if pulse.generation() != generation {
+                return;
+            }
+            if step == Step::Worked {
+                pulse.progress();
+            }
+            let now = clock::monotonic();
+            let mut waiters = lock(&self.waiters);
+            waiters.answer(&mut shipper, now);
+            wait = until(step, waiters.next_deadline(), now);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn until(step: Step, flush_deadline: Option<Duration>, now: Duration) -> Duration {

@@ -96,6 +96,11 @@ impl Standing {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The shipper cannot be made anew.
+    pub(super) fn broken(&self, error: &std::io::Error) {
+        self.change(|facts| facts.last_error = Some((clock::now(), crate::error::chain(error))));
+    }
+
     pub(super) fn delivered(&self, tally: Tally, batch: &[Stored], moment: Moment) {
         self.change(|facts| {
             facts.delivered += tally.delivered;

@@ -256,6 +256,7 @@ pub(super) struct Rig {
     pub(super) fuse: Fuse,
     pub(super) intensity: Intensity,
     pub(super) stall_limit: Duration,
+    pub(super) export_deadline: Duration,
     pub(super) ring_bytes: u64,
     pub(super) cap_bytes: u64,
     pub(super) segment_bytes: u64,
@@ -275,6 +276,7 @@ impl Rig {
             fuse: Fuse::default(),
             intensity: Intensity { backoff, ..Intensity::default() },
             stall_limit: LIMIT,
+            export_deadline: LIMIT,
             ring_bytes: 1 << 20,
             cap_bytes: 64 << 20,
             segment_bytes: 64 << 10,
@@ -315,6 +317,7 @@ impl Rig {
             ..Limits::default()
         };
         let linger = Duration::from_millis(1);
+        let far = self.far.clone();
         let mut exporters: Vec<(&'static str, Box<dyn Exporter>)> =
             vec![(DATABASE_SLOT, Box::new(self.far.clone()))];
         exporters.append(&mut self.more);
@@ -328,7 +331,15 @@ impl Rig {
             segment_bytes: Some(self.segment_bytes),
             out: Arc::new(Mutex::new(self.out.clone())),
             exporters,
-            shipping: shipper::Config { limits, linger, ..shipper::Config::default() },
+            make_again: Some(Arc::new(move |slot| {
+                (slot == DATABASE_SLOT).then(|| -> Box<dyn Exporter> { Box::new(far.clone()) })
+            })),
+            shipping: shipper::Config {
+                limits,
+                linger,
+                export_deadline: self.export_deadline,
+                ..shipper::Config::default()
+            },
             fuse: self.fuse.clone(),
         };
         run_wired(config, wiring).unwrap()

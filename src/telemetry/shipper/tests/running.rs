@@ -7,6 +7,7 @@ use sqlx::{ConnectOptions as _, Executor as _};
 
 use super::super::*;
 use super::{CONFIG, Memory, Script, all, outage};
+use crate::supervise::Intensity;
 use crate::telemetry::exporter::Timed;
 use crate::telemetry::exporter::samples::stored;
 use crate::telemetry::exporter::sqlite::{Retention, SqliteExporter};
@@ -15,7 +16,8 @@ use crate::telemetry::quiet::is_quiet;
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn start(exporter: impl Exporter + 'static, feed: &Memory) -> Handle {
-    Handle::start(Shipper::new(Box::new(exporter), vec![feed.boxed()], CONFIG), |_, _| ()).unwrap()
+    Handle::start(Shipper::new(Box::new(exporter), vec![feed.boxed()], CONFIG), None, Intensity::BOUNDED, |_| ())
+        .unwrap()
 }
 
 /// Waits until the condition holds.
@@ -116,7 +118,7 @@ fn an_export_that_hangs_is_abandoned_and_tried_again() {
     let feed = Memory::with(0..10);
     let config = Config { export_deadline: Duration::from_millis(20), ..CONFIG };
     let shipper = Shipper::new(Box::new(exporter), vec![feed.boxed()], config);
-    let handle = Handle::start(shipper, |_, _| ()).unwrap();
+    let handle = Handle::start(shipper, None, Intensity::BOUNDED, |_| ()).unwrap();
     until(|| handle.standing().facts().retries >= 2);
     assert!(handle.standing().facts().last_error.unwrap().1.contains("no answer within"));
     hangs.store(false, Ordering::SeqCst);
