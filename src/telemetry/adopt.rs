@@ -92,7 +92,8 @@ fn adopt(folder: Folder, config: SpoolConfig, now: Time) -> Result<Adopted, Adop
     let interrupted = append_spans(&mut writer, &found, now)?;
     writer.sync()?;
     drop(writer);
-    super::ledger::fold_recovered(&folder, &found, interrupted)?;
+    // All of them: those that a take-over which was killed had appended count, too.
+    super::ledger::fold_recovered(&folder, &found, found.spans.len() as u64)?;
     ring::remove(folder.path())?;
     Ok(Adopted { recovered, half_written: found.half_written, interrupted, ..none })
 }

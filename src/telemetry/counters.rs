@@ -22,6 +22,12 @@ pub fn rejected(exporter: &'static str, records: u64) {
     }
 }
 
+/// Records of a dead process that were dropped, because that slot has no exporter any more.
+pub fn removed(slot: &str, records: u64) {
+    counter!(catalogue::RECORDS_DROPPED.name, "exporter" => slot.to_owned(), "reason" => "exporter_removed")
+        .increment(records);
+}
+
 /// One record set aside.
 pub fn quarantined(exporter: &'static str) {
     counter!(catalogue::RECORDS_QUARANTINED.name, "exporter" => exporter).increment(1);

@@ -95,6 +95,8 @@ pub struct SpoolConfig {
     pub reserve_bytes: u64,
     /// Dead processes' folders that are adopted at one start.
     pub folders_adopted_max: usize,
+    /// How long records of a dead process are kept for a slot that has no exporter any more.
+    pub removed_after: std::time::Duration,
     /// Ledgers of finished boots that are kept.
     pub ledgers_kept_max: usize,
 }
@@ -107,6 +109,7 @@ impl Default for SpoolConfig {
             sync_every: std::time::Duration::from_millis(100),
             reserve_bytes: 1 << 20,
             folders_adopted_max: 64,
+            removed_after: std::time::Duration::from_secs(86_400),
             ledgers_kept_max: 200,
         }
     }

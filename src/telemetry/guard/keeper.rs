@@ -2,7 +2,8 @@
 //! watchdog waits for it.
 //!
 //! It takes over the folders of dead processes as they appear, hands them to the shippers, and
-//! deletes what every exporter has. Each turn does a bounded amount.
+//! deletes what every exporter has. A slot whose exporter was switched off for good holds a dead
+//! process's folder for a day, and then its records are dropped and counted. Each turn does a bounded amount.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use crate::telemetry::DATABASE_SLOT;
 use crate::telemetry::adopt;
 use crate::telemetry::adopt::Adopted;
 use crate::telemetry::config::Adopt;
+use crate::telemetry::counters;
 use crate::telemetry::feed::{self, FolderFeed};
 use crate::telemetry::ledger;
 use crate::telemetry::quiet::quiet;
@@ -31,6 +33,9 @@ use crate::telemetry::spool::cursor::state::State;
 use crate::telemetry::spool::disk::Disk;
 use crate::telemetry::spool::{self, Folder, SpoolConfig, SpoolError};
 use crate::telemetry::wiring::Fuse;
+
+/// Class of event of a record that tells of records for an exporter that there is no more.
+pub(in crate::telemetry) const REMOVED_EVENT: &str = "dogwatch.spool.exporter_removed";
 
 /// What it works on.
 pub(in crate::telemetry) struct Ground {
@@ -244,6 +249,37 @@ impl Ground {
     /// Turns a folder with nothing left into its ledger. False: something is left.
     fn finish(&self, folder: &Folder) -> Result<bool, SpoolError> {
         let slots: Vec<String> = self.slots.iter().map(|slot| slot.name.to_owned()).collect();
-        spool::ledger::finish(folder, &slots, clock::now().as_microsecond(), self.config.ledgers_kept_max)
+        let terms = spool::ledger::Terms {
+            slots: &slots,
+            now_unix_micros: clock::now().as_microsecond(),
+            removed_after: self.config.removed_after,
+            kept_max: self.config.ledgers_kept_max,
+        };
+        let finished = spool::ledger::finish(folder, &terms)?;
+        for (slot, records) in &finished.removed {
+            self.tell_removed(folder, slot, *records, finished.is_gone);
+        }
+        Ok(finished.is_gone)
+    }
+
+    /// Says that records of a dead process are for an exporter that there is no more.
+    fn tell_removed(&self, folder: &Folder, slot: &str, records: u64, are_dropped: bool) {
+        let body = if are_dropped {
+            counters::removed(slot, records);
+            format!("{records} records for {slot} were dropped: it has no exporter any more")
+        } else {
+            let hours = self.config.removed_after.as_secs() / 3_600;
+            format!("{records} records are for {slot}, which has no exporter; they are kept for {hours} h")
+        };
+        let pairs = [
+            ("boot_id", json!(folder.boot())),
+            ("exporter", json!(slot)),
+            ("records", json!(records)),
+            ("dropped", json!(are_dropped)),
+        ];
+        let attributes: Vec<(&str, &Value)> = pairs.iter().map(|(key, value)| (*key, value)).collect();
+        let (time, event_name) = (clock::now(), Some(REMOVED_EVENT));
+        let record = NewRecord { time, level: Level::Warning, body: &body, attributes: &attributes, event_name };
+        let _ = self.voice.say(&record);
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -66,6 +67,9 @@ pub struct SlotTotals {
     pub corrupt: u64,
     /// Gone before the slot began.
     pub absent: u64,
+    /// Dropped, because the slot had no exporter any more.
+    #[serde(default)]
+    pub removed: u64,
     /// By source number: delivered, rejected, quarantined.
     pub sources: BTreeMap<u16, [u64; 3]>,
 }
@@ -90,6 +94,9 @@ pub struct Ledger {
     pub evicted_below: u64,
     /// By slot, when the folder is gone.
     pub slots: BTreeMap<String, SlotTotals>,
+    /// Since when a slot with undelivered records has no exporter, microseconds since 1970.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unserved_since: BTreeMap<String, i64>,
 }
 
 impl Ledger {
@@ -137,39 +144,97 @@ impl Ledger {
     }
 }
 
-/// Removes a folder in which nothing is pending, and keeps its ledger. False where something is:
-/// a record, or a slot of `slots` that has not begun. Nobody may use the folder any more.
+/// What a folder must have done before it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// The slots that have an exporter.
+    pub slots: &'a [String],
+    /// Now, microseconds since 1970.
+    pub now_unix_micros: i64,
+    /// How long records are kept for a slot that has a cursor and no exporter any more.
+    pub removed_after: Duration,
+    /// Ledgers of finished boots that are kept.
+    pub kept_max: usize,
+}
+
+/// What was done about a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// It is gone, but for its ledger.
+    pub is_gone: bool,
+    /// Slots without an exporter, with the records that are not delivered there: noted for the
+    /// first time, or dropped with the folder where that is gone.
+    pub removed: BTreeMap<String, u64>,
+}
+
+/// Removes a folder in which nothing is pending, and keeps its ledger. Not where something is: a
+/// record, or a slot of `terms.slots` that has not begun. A slot that nobody serves any more holds
+/// it for `removed_after` from when that is first seen, as it may have been switched off by
+/// mistake; then its records are dropped (`exporter_removed`). Without any exporter nothing is.
+/// Nobody may use the folder any more.
 ///
 /// # Errors
 /// As the disk tells; it may be asked again.
-pub fn finish(
-    folder: &Folder,
-    slots: &[String],
-    now_unix_micros: i64,
-    kept_max: usize,
-) -> Result<bool, SpoolError> {
+pub fn finish(folder: &Folder, terms: &Terms<'_>) -> Result<Finished, SpoolError> {
     let disk = folder.disk();
     let told = |source| SpoolError::io("finish", folder.path(), source);
+    let mut finished = Finished::default();
     if find_finished(disk, folder.root(), folder.boot())?.is_none() {
         let mut ledger = Ledger::load(disk, folder.path(), folder.boot())?;
         let end = folder.end()?;
         let cursors = cursors(disk, folder.path(), folder.boot())?;
-        let begun = slots.iter().all(|slot| cursors.contains_key(slot)) && !cursors.is_empty();
-        let done = cursors.values().all(|state| state.ordinal >= end.records);
-        if end.records > 0 && !(begun && done) {
-            return Ok(false);
+        let begun = terms.slots.iter().all(|slot| cursors.contains_key(slot)) && !cursors.is_empty();
+        let waits = |slot: &String| cursors.get(slot).is_some_and(|state| state.ordinal < end.records);
+        if end.records > 0 && (!begun || terms.slots.iter().any(waits)) {
+            return Ok(finished);
+        }
+        let unserved = cursors.keys().filter(|slot| !terms.slots.contains(slot) && waits(slot));
+        let left: BTreeMap<String, u64> =
+            unserved.map(|slot| (slot.clone(), end.records - cursors[slot].ordinal)).collect();
+        if !left.is_empty() && !is_over(folder, &mut ledger, &left, terms, &mut finished)? {
+            return Ok(finished);
         }
         ledger.end = end;
         ledger.sources = super::verify::appended(disk, folder.path(), folder.boot(), &ledger)?;
-        ledger.slots = cursors.into_iter().map(|(slot, state)| (slot, totals(&state))).collect();
+        let totals = cursors.into_iter().map(|(slot, state)| {
+            let removed = left.get(&slot).copied().unwrap_or(0);
+            let totals = totals(&state);
+            (slot, SlotTotals { removed, ordinal: totals.ordinal + removed, ..totals })
+        });
+        ledger.slots = totals.collect();
+        finished.removed = left;
         let dir = folder.root().join(FINISHED);
         disk.create_dir(&dir).map_err(told)?;
-        let name = format!("{:020}-{}.json", now_unix_micros.max(0), folder.boot().hyphenated());
+        let name = format!("{:020}-{}.json", terms.now_unix_micros.max(0), folder.boot().hyphenated());
         save(disk, &dir.join(name), &ledger)?;
-        prune(disk, &dir, kept_max).map_err(told)?;
+        prune(disk, &dir, terms.kept_max).map_err(told)?;
     }
     remove(disk, folder.path()).map_err(told)?;
-    Ok(true)
+    Ok(Finished { is_gone: true, ..finished })
+}
+
+/// Whether slots that nobody serves have held the folder long enough; notes when that began.
+fn is_over(
+    folder: &Folder,
+    ledger: &mut Ledger,
+    left: &BTreeMap<String, u64>,
+    terms: &Terms<'_>,
+    finished: &mut Finished,
+) -> Result<bool, SpoolError> {
+    let before = ledger.unserved_since.clone();
+    ledger.unserved_since.retain(|slot, _| left.contains_key(slot));
+    for (slot, records) in left {
+        if !before.contains_key(slot) {
+            ledger.unserved_since.insert(slot.clone(), terms.now_unix_micros);
+            finished.removed.insert(slot.clone(), *records);
+        }
+    }
+    if ledger.unserved_since != before {
+        ledger.save(folder)?;
+    }
+    let keep = i64::try_from(terms.removed_after.as_micros()).unwrap_or(i64::MAX);
+    let is_old = |since: &i64| terms.now_unix_micros.saturating_sub(*since) >= keep;
+    Ok(!terms.slots.is_empty() && ledger.unserved_since.values().all(is_old))
 }
 
 /// The ledgers of boots whose folders are gone, oldest first.
@@ -206,7 +271,7 @@ pub fn cursors(disk: &dyn Disk, folder: &Path, boot: Uuid) -> Result<BTreeMap<St
 pub(super) fn totals(state: &State) -> SlotTotals {
     let sources = state.sources.iter().map(|(&n, f)| (n, [f.delivered, f.rejected, f.quarantined]));
     let &State { ordinal, evicted, corrupt, absent, .. } = state;
-    SlotTotals { ordinal, evicted, corrupt, absent, sources: sources.collect() }
+    SlotTotals { ordinal, evicted, corrupt, absent, removed: 0, sources: sources.collect() }
 }
 
 fn raise(mine: &mut BTreeMap<String, u64>, theirs: &BTreeMap<String, u64>) {

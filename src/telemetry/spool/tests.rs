@@ -69,6 +69,13 @@ pub(super) fn drain(cursor: &mut Cursor) -> Vec<u64> {
     }
 }
 
+/// Whether the folder is gone; an exporter that is switched off is waited for.
+pub(super) fn finish(folder: &Folder, slots: &[String], now: i64, kept_max: usize) -> Result<bool, SpoolError> {
+    let removed_after = SpoolConfig::default().removed_after;
+    let terms = ledger::Terms { slots, now_unix_micros: now, removed_after, kept_max };
+    ledger::finish(folder, &terms).map(|finished| finished.is_gone)
+}
+
 pub(super) fn segments(disk: &dyn Disk, folder: &Path) -> Vec<u64> {
     segment::list(disk, folder).unwrap().iter().map(|segment| segment.first).collect()
 }

@@ -210,7 +210,12 @@ impl Boot {
         let on_disk: u64 = self.pending.get(slot).map_or(0, |by_source| by_source.values().sum());
         let waiting = self.records.saturating_sub(totals.ordinal);
         let missing = waiting.saturating_sub(on_disk);
-        let counted_lost = [("evicted", totals.evicted), ("corrupt", totals.corrupt), ("absent", totals.absent)];
+        let counted_lost = [
+            ("evicted", totals.evicted),
+            ("corrupt", totals.corrupt),
+            ("absent", totals.absent),
+            ("exporter_removed", totals.removed),
+        ];
         let mut losses: Vec<(&str, u64)> = counted_lost.into_iter().chain([("missing", missing)]).collect();
         let lost: u64 = losses.iter().map(|(_, count)| count).sum();
 
@@ -231,7 +236,7 @@ impl Boot {
             }
             unexplained += gap;
         }
-        let fault = if done + totals.evicted + totals.corrupt + totals.absent != totals.ordinal {
+        let fault = if done + totals.evicted + totals.corrupt + totals.absent + totals.removed != totals.ordinal {
             Some(format!("the cursor is at {} records and accounts for {}", totals.ordinal, done + lost - missing))
         } else if on_disk > waiting {
             Some(format!("{on_disk} records wait on disk and {waiting} are expected"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::telemetry::record::Level;
 use crate::telemetry::spool::disk::memory::MemoryDisk;
-use crate::telemetry::spool::tests::{BOOT, append, drain, memory, payload, root, small, source};
+use crate::telemetry::spool::tests::{BOOT, append, drain, finish, memory, payload, root, small, source};
 use crate::telemetry::spool::{Counters, Cursor, Folder, SpoolConfig, Tally, Writer, segment};
 
 /// Two sources, 30 records each in turn, over several segments.
@@ -89,7 +89,7 @@ fn the_law_holds_from_the_first_record_to_the_kept_ledger() {
     writer.sync().unwrap();
     drain(&mut cursor);
     drop((writer, cursor));
-    assert!(ledger::finish(&folder, &["database".to_owned()], 1, 9).unwrap());
+    assert!(finish(&folder, &["database".to_owned()], 1, 9).unwrap());
     check(
         &disk,
         expect![[r#"
