@@ -6,11 +6,15 @@
 //! does: one that waits on a network or a file runs that in a runtime of its own ([`Timed`]).
 
 pub mod otlp;
+#[cfg(test)]
+pub(crate) mod receiver;
 pub mod rpc;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod sqlite;
 pub mod stdout;
+pub mod supabase;
+mod web;
 
 use std::io;
 use std::time::Duration;
