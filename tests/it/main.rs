@@ -13,4 +13,10 @@ mod filesystems;
 mod flows;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod instructions;
+mod postgres;
+#[path = "../rig/postgres.rs"]
+mod postgres_rig;
+#[path = "../rig/postgrest.rs"]
+mod postgrest_rig;
+mod supabase;
 mod tidy;

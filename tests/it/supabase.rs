@@ -73,8 +73,13 @@ impl Scene {
         let source = self.guard.recorder().intern(&source).unwrap();
         for _ in 0..count {
             let text = format!("record {}", self.accepted.len());
-            let record =
-                NewRecord { time: clock::now(), level: Level::Info, body: &text, attributes: &[], event_name: None };
+            let record = NewRecord {
+                time: clock::now(),
+                level: Level::Info,
+                body: &text,
+                attributes: &[],
+                event_name: None,
+            };
             self.guard.recorder().emit(source, &record).unwrap();
             self.accepted.push(text);
         }

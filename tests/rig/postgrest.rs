@@ -47,11 +47,7 @@ const POOL_WAIT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// The edge answers, and PostgREST hears nothing.
-    Edge {
-        status: u16,
-        headers: Vec<(&'static str, String)>,
-        body: String,
-    },
+    Edge { status: u16, headers: Vec<(&'static str, String)>, body: String },
     /// The call is made and committed; the connection closes without an answer.
     CutAfterCommit,
     /// The call is made and committed; the answer never comes.
@@ -160,14 +156,9 @@ impl Drop for Project {
 }
 
 fn keys() -> Vec<(String, &'static str)> {
-    [
-        (SECRET_KEY, "service_role"),
-        (SERVICE_JWT, "service_role"),
-        (PUBLISHABLE_KEY, "anon"),
-        (ANON_JWT, "anon"),
-    ]
-    .map(|(key, role)| (key.to_owned(), role))
-    .to_vec()
+    [(SECRET_KEY, "service_role"), (SERVICE_JWT, "service_role"), (PUBLISHABLE_KEY, "anon"), (ANON_JWT, "anon")]
+        .map(|(key, role)| (key.to_owned(), role))
+        .to_vec()
 }
 
 type Ready = std::sync::mpsc::Sender<(String, Arc<Inside>)>;
@@ -276,9 +267,8 @@ impl Inside {
     }
 
     async fn postgrest(&self, function: &str, role: &str, headers: &HeaderMap, body: &[u8]) -> (u16, Value) {
-        let is_json = headers
-            .get(header::CONTENT_TYPE)
-            .is_none_or(|value| value.as_bytes().starts_with(b"application/json"));
+        let is_json =
+            headers.get(header::CONTENT_TYPE).is_none_or(|value| value.as_bytes().starts_with(b"application/json"));
         if !is_json {
             return (415, failed("PGRST107", "Content-Type not acceptable"));
         }
@@ -349,7 +339,9 @@ async fn call(
     .await?;
     // PostgREST hoists these settings of the function into the transaction; the others it leaves.
     for setting in found.get::<String, _>("settings").lines() {
-        if let Some((name @ ("statement_timeout" | "plan_filter.statement_cost_limit"), value)) = setting.split_once('=') {
+        if let Some((name @ ("statement_timeout" | "plan_filter.statement_cost_limit"), value)) =
+            setting.split_once('=')
+        {
             sqlx::query("select set_config($1, $2, true)")
                 .bind(name)
                 .bind(value)

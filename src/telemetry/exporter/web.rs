@@ -93,7 +93,10 @@ pub(super) struct Call {
 
 /// Rows as calls of at most [`INGEST_ROWS_MAX`] rows and [`BODY_BYTES_MAX`], in order. `open` is the
 /// beginning of a JSON object, up to the function's own key.
-pub(super) fn calls<R: Serialize>(mut open: Vec<u8>, rows: impl Iterator<Item = R>) -> Result<Vec<Call>, ExportError> {
+pub(super) fn calls<R: Serialize>(
+    mut open: Vec<u8>,
+    rows: impl Iterator<Item = R>,
+) -> Result<Vec<Call>, ExportError> {
     open.extend_from_slice(b"\"rows\":[");
     let mut calls: Vec<Call> = Vec::new();
     for row in rows {

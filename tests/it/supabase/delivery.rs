@@ -49,7 +49,8 @@ fn an_answer_that_never_comes_is_abandoned_and_the_repeated_call_adds_nothing() 
     let project = Project::start(&database);
     let config = SupabaseConfig::new(&project.url, "SUPABASE_SECRET_KEY", SECRET_KEY).unwrap();
     let mut exporter = SupabaseExporter::new(config).unwrap();
-    let batch: Vec<Stored> = (0..1_500).map(|seq| stored(seq, "text \u{0} with \"all\" \u{1f980} \\ \n kinds")).collect();
+    let batch: Vec<Stored> =
+        (0..1_500).map(|seq| stored(seq, "text \u{0} with \"all\" \u{1f980} \\ \n kinds")).collect();
     let now = dogwatch::clock::now();
     project.next(Fault::HangAfterCommit);
     let late = exporter.export(&batch, now, Duration::from_secs(2));

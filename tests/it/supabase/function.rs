@@ -27,8 +27,10 @@ fn it_says_what_it_received_and_what_was_not_there() {
     let more = json!({"rows": [row(2), row(3), row(3)]});
     assert_eq!(call(&database, "service_role", &more), Ok(json!({"received": 3, "inserted": 1})));
     assert_eq!(call(&database, "service_role", &json!({"rows": []})), Ok(json!({"received": 0, "inserted": 0})));
-    assert_eq!(database.ask("select timestamp at time zone 'UTC', cycle_number, metadata from system_logs limit 1"),
-        "2026-11-01 10:00:00.000001|5000000000|{\"a\": 1}");
+    assert_eq!(
+        database.ask("select timestamp at time zone 'UTC', cycle_number, metadata from system_logs limit 1"),
+        "2026-11-01 10:00:00.000001|5000000000|{\"a\": 1}"
+    );
 }
 
 #[test]
@@ -59,8 +61,12 @@ fn only_the_service_role_may_call_it_also_where_everybody_got_it_by_default() {
     let database = Cluster::shared().database();
     database.make_supabase_roles();
     database.run("alter default privileges in schema public grant execute on functions to anon, authenticated");
-    database.try_ask_as("postgres",
-        "alter default privileges in schema public grant execute on functions to anon, authenticated").unwrap();
+    database
+        .try_ask_as(
+            "postgres",
+            "alter default privileges in schema public grant execute on functions to anon, authenticated",
+        )
+        .unwrap();
     let database = migrated(database);
     for role in ["anon", "authenticated"] {
         let error = call(&database, role, &json!({"rows": []})).unwrap_err();

@@ -9,8 +9,8 @@ use reqwest::{Body, Certificate, Identity, redirect};
 pub(crate) use super::answer::Answer;
 use super::config::Endpoint;
 use crate::error;
-use crate::telemetry::exporter::web::{self, Heard};
 use crate::telemetry::exporter::ExportError;
+use crate::telemetry::exporter::web::{self, Heard};
 
 /// Longest answer that is read, bytes: the limit of the OTLP specification.
 pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;

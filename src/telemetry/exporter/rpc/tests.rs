@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::rpc::BODY_BYTES_MAX;
 use crate::clock;
+use crate::rpc::BODY_BYTES_MAX;
 use crate::rpc::Refusal;
 use crate::telemetry::exporter::samples::{START_MICROS, batch, poison, stored};
 use crate::telemetry::row::Row;

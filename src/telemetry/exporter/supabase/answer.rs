@@ -20,7 +20,8 @@ const KEY: &str = "check SUPABASE_SECRET_KEY: it must be a secret or service_rol
 /// What to do where something else answers.
 const URL: &str = "check SUPABASE_URL: something that is not a project's Data API answers";
 /// What to do where the role lacks a right.
-const GRANT: &str = "run `dogwatch migrate`, which grants what the service role needs";
+const GRANT: &str = "give the service role its rights again: apply the files of migrations/postgres/logs, which may \
+                     be applied again";
 
 /// An HTTP answer, already without our secrets.
 pub(super) struct Answer<'a> {

@@ -122,14 +122,62 @@ fn a_key_for_browsers_or_a_url_that_is_none_is_refused_at_once() {
         expected.assert_eq(&error);
     };
     let good = "https://abc.supabase.co";
-    refused(good, "sb_publishable_abc", expect!["SUPABASE_SECRET_KEY is a publishable key, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"]);
-    refused(good, &jwt("anon"), expect!["SUPABASE_SECRET_KEY is the anon key, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"]);
-    refused(good, &jwt("authenticated"), expect!["SUPABASE_SECRET_KEY is a user's token, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"]);
-    refused(good, &jwt("marked"), expect!["SUPABASE_SECRET_KEY is a JWT of another role than service_role, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"]);
-    refused(good, "eyJhbGciOiJ9", expect!["SUPABASE_SECRET_KEY is neither a secret key nor a JWT with a role, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"]);
-    refused("abc.supabase.co", SECRET, expect!["SUPABASE_URL is no project's URL (it is no URL); set it to one, such as https://<project>.supabase.co"]);
-    refused("https://supabase.com/dashboard/project/abc", SECRET, expect!["SUPABASE_URL is no project's URL (it is the dashboard's); set it to one, such as https://<project>.supabase.co"]);
-    refused("https://me:word@abc.supabase.co", SECRET, expect!["SUPABASE_URL is no project's URL (it holds more than a host and a path); set it to one, such as https://<project>.supabase.co"]);
+    refused(
+        good,
+        "sb_publishable_abc",
+        expect![
+            "SUPABASE_SECRET_KEY is a publishable key, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"
+        ],
+    );
+    refused(
+        good,
+        &jwt("anon"),
+        expect![
+            "SUPABASE_SECRET_KEY is the anon key, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"
+        ],
+    );
+    refused(
+        good,
+        &jwt("authenticated"),
+        expect![
+            "SUPABASE_SECRET_KEY is a user's token, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"
+        ],
+    );
+    refused(
+        good,
+        &jwt("marked"),
+        expect![
+            "SUPABASE_SECRET_KEY is a JWT of another role than service_role, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"
+        ],
+    );
+    refused(
+        good,
+        "eyJhbGciOiJ9",
+        expect![
+            "SUPABASE_SECRET_KEY is neither a secret key nor a JWT with a role, which may not write logs; set it to a secret key (sb_secret_...) or the service_role key, in the project's settings under API keys"
+        ],
+    );
+    refused(
+        "abc.supabase.co",
+        SECRET,
+        expect![
+            "SUPABASE_URL is no project's URL (it is no URL); set it to one, such as https://<project>.supabase.co"
+        ],
+    );
+    refused(
+        "https://supabase.com/dashboard/project/abc",
+        SECRET,
+        expect![
+            "SUPABASE_URL is no project's URL (it is the dashboard's); set it to one, such as https://<project>.supabase.co"
+        ],
+    );
+    refused(
+        "https://me:word@abc.supabase.co",
+        SECRET,
+        expect![
+            "SUPABASE_URL is no project's URL (it holds more than a host and a path); set it to one, such as https://<project>.supabase.co"
+        ],
+    );
     for url in ["https://abc.supabase.co/", "https://abc.supabase.co/rest/v1/", " https://abc.supabase.co"] {
         assert_eq!(config(url, SECRET).unwrap().url(), good);
     }
@@ -164,51 +212,168 @@ fn error(status: u16, code: &str, message: &str) -> Reply {
 #[test]
 fn only_the_functions_own_answer_is_a_receipt() {
     check(Reply::json(r#"{"received":2,"inserted":0}"#), expect!["delivered 2, rejected 0"]);
-    check(Reply::json(r#"{"received":1,"inserted":1}"#), expect![[r#"blocked: Supabase answered 200 {"received":1,"inserted":1} -> check SUPABASE_URL: something that is not a project's Data API answers"#]]);
-    check(Reply::status(204), expect!["blocked: Supabase answered 204 -> check SUPABASE_URL: something that is not a project's Data API answers"]);
-    check(Reply::text(200, "Content-Type: text/html\r\n", "<html><title>Sign in</title>"), expect!["blocked: Supabase answered 200 Sign in -> check SUPABASE_URL: something that is not a project's Data API answers"]);
-    check(Reply::text(302, "Location: http://127.0.0.1:9/\r\n", ""), expect!["blocked: Supabase answered 302 -> check SUPABASE_URL, and that the function is this version's (`dogwatch migrate`)"]);
+    check(
+        Reply::json(r#"{"received":1,"inserted":1}"#),
+        expect![[
+            r#"blocked: Supabase answered 200 {"received":1,"inserted":1} -> check SUPABASE_URL: something that is not a project's Data API answers"#
+        ]],
+    );
+    check(
+        Reply::status(204),
+        expect![
+            "blocked: Supabase answered 204 -> check SUPABASE_URL: something that is not a project's Data API answers"
+        ],
+    );
+    check(
+        Reply::text(200, "Content-Type: text/html\r\n", "<html><title>Sign in</title>"),
+        expect![
+            "blocked: Supabase answered 200 Sign in -> check SUPABASE_URL: something that is not a project's Data API answers"
+        ],
+    );
+    check(
+        Reply::text(302, "Location: http://127.0.0.1:9/\r\n", ""),
+        expect![
+            "blocked: Supabase answered 302 -> check SUPABASE_URL, and that the function is this version's (`dogwatch migrate`)"
+        ],
+    );
 }
 
 #[test]
 fn an_outage_is_tried_again() {
-    let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_micros(START_MICROS as u64 + 90_000_000));
+    let date =
+        httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_micros(START_MICROS as u64 + 90_000_000));
     check(Reply::text(429, "Retry-After: 7\r\n", ""), expect!["retry after Some(7s): Supabase answered 429"]);
-    check(Reply::text(503, &format!("Retry-After: {date}\r\n"), ""), expect!["retry after Some(90s): Supabase answered 503"]);
-    check(error(503, "PGRST002", "Could not query the database for the schema cache. Retrying."), expect!["retry after None: Supabase answered 503 PGRST002: Could not query the database for the schema cache. Retrying."]);
-    check(error(504, "PGRST003", "Timed out acquiring connection from connection pool."), expect!["retry after None: Supabase answered 504 PGRST003: Timed out acquiring connection from connection pool."]);
-    check(error(500, "57014", "canceling statement due to statement timeout"), expect!["retry after None: Supabase answered 500 57014: canceling statement due to statement timeout"]);
-    check(error(405, "25006", "cannot execute INSERT in a read-only transaction"), expect!["retry after None: Supabase answered 405 25006: cannot execute INSERT in a read-only transaction"]);
-    check(error(503, "53100", "could not extend file: No space left on device"), expect!["retry after None: Supabase answered 503 53100: could not extend file: No space left on device"]);
-    let edge = "<!DOCTYPE html>\n<html><head>\n<title>abc.supabase.co | 522: Connection timed out</title></head><body>x";
-    check(Reply::text(522, "Content-Type: text/html\r\n", edge), expect!["retry after None: Supabase answered 522 abc.supabase.co | 522: Connection timed out"]);
-    check(Reply::text(520, "Content-Type: text/html\r\n", "<html>"), expect!["retry after None: Supabase answered 520 <html>"]);
+    check(
+        Reply::text(503, &format!("Retry-After: {date}\r\n"), ""),
+        expect!["retry after Some(90s): Supabase answered 503"],
+    );
+    check(
+        error(503, "PGRST002", "Could not query the database for the schema cache. Retrying."),
+        expect![
+            "retry after None: Supabase answered 503 PGRST002: Could not query the database for the schema cache. Retrying."
+        ],
+    );
+    check(
+        error(504, "PGRST003", "Timed out acquiring connection from connection pool."),
+        expect![
+            "retry after None: Supabase answered 504 PGRST003: Timed out acquiring connection from connection pool."
+        ],
+    );
+    check(
+        error(500, "57014", "canceling statement due to statement timeout"),
+        expect!["retry after None: Supabase answered 500 57014: canceling statement due to statement timeout"],
+    );
+    check(
+        error(405, "25006", "cannot execute INSERT in a read-only transaction"),
+        expect!["retry after None: Supabase answered 405 25006: cannot execute INSERT in a read-only transaction"],
+    );
+    check(
+        error(503, "53100", "could not extend file: No space left on device"),
+        expect!["retry after None: Supabase answered 503 53100: could not extend file: No space left on device"],
+    );
+    let edge =
+        "<!DOCTYPE html>\n<html><head>\n<title>abc.supabase.co | 522: Connection timed out</title></head><body>x";
+    check(
+        Reply::text(522, "Content-Type: text/html\r\n", edge),
+        expect!["retry after None: Supabase answered 522 abc.supabase.co | 522: Connection timed out"],
+    );
+    check(
+        Reply::text(520, "Content-Type: text/html\r\n", "<html>"),
+        expect!["retry after None: Supabase answered 520 <html>"],
+    );
     check(Reply::text(524, "", ""), expect!["retry after None: Supabase answered 524"]);
     check(Reply::status(408), expect!["retry after None: Supabase answered 408"]);
-    check(Reply::Close, expect!["retry after None: no answer from http://127.0.0.1:PORT: error sending request: client error (SendRequest): connection closed before message completed"]);
-    check(Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"received\":2"), expect!["retry after None: no answer from http://127.0.0.1:PORT: error decoding response body: error reading a body from connection: end of file before message length reached"]);
+    check(
+        Reply::Close,
+        expect![
+            "retry after None: no answer from http://127.0.0.1:PORT: error sending request: client error (SendRequest): connection closed before message completed"
+        ],
+    );
+    check(
+        Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"received\":2"),
+        expect![
+            "retry after None: no answer from http://127.0.0.1:PORT: error decoding response body: error reading a body from connection: end of file before message length reached"
+        ],
+    );
 }
 
 #[test]
 fn a_bad_row_and_a_large_body_are_refused_so_that_they_are_halved() {
-    check(error(400, "22P05", "unsupported Unicode escape sequence"), expect!["refused: Supabase answered 400 22P05: unsupported Unicode escape sequence"]);
-    check(error(400, "23514", "new row for relation \"system_logs\" violates check constraint"), expect![[r#"refused: Supabase answered 400 23514: new row for relation "system_logs" violates check constraint"#]]);
-    check(error(409, "23505", "duplicate key value violates unique constraint"), expect!["refused: Supabase answered 409 23505: duplicate key value violates unique constraint"]);
-    check(error(400, "P0001", "no debug rows here"), expect!["refused: Supabase answered 400 P0001: no debug rows here"]);
-    check(error(400, "PGRST102", "Empty or invalid json"), expect!["refused: Supabase answered 400 PGRST102: Empty or invalid json"]);
+    check(
+        error(400, "22P05", "unsupported Unicode escape sequence"),
+        expect!["refused: Supabase answered 400 22P05: unsupported Unicode escape sequence"],
+    );
+    check(
+        error(400, "23514", "new row for relation \"system_logs\" violates check constraint"),
+        expect![[
+            r#"refused: Supabase answered 400 23514: new row for relation "system_logs" violates check constraint"#
+        ]],
+    );
+    check(
+        error(409, "23505", "duplicate key value violates unique constraint"),
+        expect!["refused: Supabase answered 409 23505: duplicate key value violates unique constraint"],
+    );
+    check(
+        error(400, "P0001", "no debug rows here"),
+        expect!["refused: Supabase answered 400 P0001: no debug rows here"],
+    );
+    check(
+        error(400, "PGRST102", "Empty or invalid json"),
+        expect!["refused: Supabase answered 400 PGRST102: Empty or invalid json"],
+    );
     check(Reply::text(413, "", "Payload Too Large"), expect!["refused: Supabase answered 413 Payload Too Large"]);
 }
 
 #[test]
 fn what_a_human_must_lift_blocks_with_what_to_do() {
-    check(Reply::text(401, "", &format!("Invalid API key {SECRET}")), expect!["blocked: Supabase answered 401 Invalid API key *** -> check SUPABASE_SECRET_KEY: it must be a secret or service_role key of this project"]);
-    check(error(401, "PGRST301", "JWT expired"), expect!["blocked: Supabase answered 401 PGRST301: JWT expired -> check SUPABASE_SECRET_KEY: it must be a secret or service_role key of this project"]);
-    check(error(403, "42501", "permission denied for table system_logs"), expect!["blocked: Supabase answered 403 42501: permission denied for table system_logs -> run `dogwatch migrate`, which grants what the service role needs"]);
-    check(error(404, "PGRST202", "Could not find the function public.dw_insert_logs in the schema cache"), expect!["blocked: Supabase answered 404 PGRST202: Could not find the function public.dw_insert_logs in the schema cache -> run `dogwatch migrate` on the project's database; if that is done, let PostgREST read the schema anew: notify pgrst, 'reload schema'"]);
-    check(error(404, "42P01", "relation \"public.system_logs\" does not exist"), expect![[r#"blocked: Supabase answered 404 42P01: relation "public.system_logs" does not exist -> run `dogwatch migrate` on the project's database; if that is done, let PostgREST read the schema anew: notify pgrst, 'reload schema'"#]]);
-    check(error(400, "23514", "no partition of relation \"system_logs\" found for row"), expect![[r#"blocked: Supabase answered 400 23514: no partition of relation "system_logs" found for row -> run `dogwatch migrate` on the project's database; if that is done, let PostgREST read the schema anew: notify pgrst, 'reload schema'"#]]);
-    check(Reply::text(404, "", "requested path is invalid"), expect!["blocked: Supabase answered 404 requested path is invalid -> check SUPABASE_URL: something that is not a project's Data API answers"]);
-    check(Reply::text(540, "", "Project paused"), expect!["blocked: Supabase answered 540 Project paused -> the project is paused or over its quota: see its dashboard"]);
+    check(
+        Reply::text(401, "", &format!("Invalid API key {SECRET}")),
+        expect![
+            "blocked: Supabase answered 401 Invalid API key *** -> check SUPABASE_SECRET_KEY: it must be a secret or service_role key of this project"
+        ],
+    );
+    check(
+        error(401, "PGRST301", "JWT expired"),
+        expect![
+            "blocked: Supabase answered 401 PGRST301: JWT expired -> check SUPABASE_SECRET_KEY: it must be a secret or service_role key of this project"
+        ],
+    );
+    check(
+        error(403, "42501", "permission denied for table system_logs"),
+        expect![
+            "blocked: Supabase answered 403 42501: permission denied for table system_logs -> give the service role its rights again: apply the files of migrations/postgres/logs, which may be applied again"
+        ],
+    );
+    check(
+        error(404, "PGRST202", "Could not find the function public.dw_insert_logs in the schema cache"),
+        expect![
+            "blocked: Supabase answered 404 PGRST202: Could not find the function public.dw_insert_logs in the schema cache -> run `dogwatch migrate` on the project's database; if that is done, let PostgREST read the schema anew: notify pgrst, 'reload schema'"
+        ],
+    );
+    check(
+        error(404, "42P01", "relation \"public.system_logs\" does not exist"),
+        expect![[
+            r#"blocked: Supabase answered 404 42P01: relation "public.system_logs" does not exist -> run `dogwatch migrate` on the project's database; if that is done, let PostgREST read the schema anew: notify pgrst, 'reload schema'"#
+        ]],
+    );
+    check(
+        error(400, "23514", "no partition of relation \"system_logs\" found for row"),
+        expect![[
+            r#"blocked: Supabase answered 400 23514: no partition of relation "system_logs" found for row -> run `dogwatch migrate` on the project's database; if that is done, let PostgREST read the schema anew: notify pgrst, 'reload schema'"#
+        ]],
+    );
+    check(
+        Reply::text(404, "", "requested path is invalid"),
+        expect![
+            "blocked: Supabase answered 404 requested path is invalid -> check SUPABASE_URL: something that is not a project's Data API answers"
+        ],
+    );
+    check(
+        Reply::text(540, "", "Project paused"),
+        expect![
+            "blocked: Supabase answered 540 Project paused -> the project is paused or over its quota: see its dashboard"
+        ],
+    );
 }
 
 #[test]
