@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fleet::policy::Policy;
+use crate::telemetry::exporter::supabase::SupabaseConfig;
 use crate::telemetry::record::Level;
 
 pub use self::load::{Profile, environment, hostname};
@@ -40,6 +41,8 @@ pub struct Config {
     pub recorder: RecorderSettings,
     /// The watch's settings.
     pub watch: WatchSettings,
+    /// Where log rows go instead of logs.db; DATABASE_URL wins over it.
+    pub supabase: Option<SupabaseConfig>,
     /// SHA-256 of the effective settings without secrets, hex.
     pub hash: String,
     /// Every value with its origin.
@@ -90,6 +93,22 @@ impl Config {
     /// The spools of all processes of this folder.
     pub fn spool_dir(&self) -> PathBuf {
         self.values.text("DOGWATCH_SPOOL_DIR").map_or_else(|| self.data_dir.join("spool"), PathBuf::from)
+    }
+
+    /// Where log rows go, and which settings say nothing about it; one line.
+    pub fn logs_to(&self) -> String {
+        let is_set = |name| self.values.get(name).is_some();
+        let (url, key) = (is_set("SUPABASE_URL"), is_set("SUPABASE_SECRET_KEY"));
+        let place = match &self.supabase {
+            Some(project) => format!("Supabase at {}", project.url()),
+            None => self.logs_db().display().to_string(),
+        };
+        match (url, key) {
+            (true, true) if self.supabase.is_none() => format!("{place}; SUPABASE_URL yields to DATABASE_URL"),
+            (true, false) => format!("{place}; SUPABASE_URL is not used: SUPABASE_SECRET_KEY is not set"),
+            (false, true) => format!("{place}; SUPABASE_SECRET_KEY is not used: SUPABASE_URL is not set"),
+            _ => place,
+        }
     }
 
     /// Name of the lease: one a fleet and environment.

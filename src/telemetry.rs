@@ -90,6 +90,7 @@ use self::exporter::otlp::OtlpExporter;
 use self::exporter::rpc::RpcExporter;
 use self::exporter::sqlite::{Retention, SqliteExporter};
 use self::exporter::stdout::StdoutExporter;
+use self::exporter::supabase::SupabaseExporter;
 use self::feed::FolderFeed;
 use self::guard::{Keeper, Slot, Voice, Watchdog, keeper, watchdog};
 use self::layer::{RecorderLayer, SpanRecorder};
@@ -287,6 +288,10 @@ fn all_exporters(
         }
         Some(Destination::Rpc(rpc)) => {
             exporters.push((DATABASE_SLOT, Box::new(RpcExporter::new(rpc.clone())?), usual));
+        }
+        Some(Destination::Supabase(project)) => {
+            let exporter = SupabaseExporter::new(project.clone())?;
+            exporters.push((DATABASE_SLOT, Box::new(exporter), shipper::Config::remote()));
         }
         None => {}
     }

@@ -44,6 +44,8 @@ pub(super) struct Facts {
     newest_row_at: Option<Time>,
     /// What each live recorder says of itself, where it is less than the whole promise.
     recorders: Vec<String>,
+    /// Where log rows go.
+    logs_to: String,
     /// Each exporter in one line.
     exporters: Vec<String>,
 }
@@ -111,6 +113,7 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
         alarms: firing.into_iter().map(|alert| alert.summary).collect(),
         newest_row_at: store.newest_rows().await?.into_iter().map(|row| row.ingested_at).max(),
         recorders: recorders::lines(&**store, now).await?,
+        logs_to: config.logs_to(),
         exporters: super::spool::exporter_lines(&config.spool_dir()),
     })
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::values::Values;
+use super::values::{Origin, Values};
 use super::{Config, RecorderSettings, WatchSettings};
 use crate::error::BadInput;
 use crate::fleet::policy::{LOG_SILENCE_SECONDS_LIVE, Policy, PolicyLive};
+use crate::telemetry::exporter::supabase::SupabaseConfig;
 use crate::telemetry::record::Level;
 
 /// Whose defaults apply.
@@ -89,6 +90,7 @@ impl Config {
                 }),
                 webhook: values.secret("DOGWATCH_WEBHOOK_URL"),
             },
+            supabase: supabase(&values)?,
             hash: hash(&policy, &values),
             policy,
             values,
@@ -178,6 +180,22 @@ fn recorder(profile: Profile, values: &Values) -> RecorderSettings {
     }
 }
 
+/// The project that log rows go to, where URL and key are set and DATABASE_URL is not.
+fn supabase(values: &Values) -> Result<Option<SupabaseConfig>, BadInput> {
+    let (Some((url, _)), Some((key, origin)), None) =
+        (values.get("SUPABASE_URL"), values.get("SUPABASE_SECRET_KEY"), values.get("DATABASE_URL"))
+    else {
+        return Ok(None);
+    };
+    let variable = if let Origin::Environment(name) = origin { name } else { "SUPABASE_SECRET_KEY" };
+    let project = SupabaseConfig::new(url, variable, key);
+    project.map(Some).map_err(|error| {
+        let text = error.to_string();
+        let (what, remedy) = text.split_once("; ").unwrap_or((&text, "correct it"));
+        BadInput::new(what, remedy)
+    })
+}
+
 /// SHA-256 over what is in force, without secrets.
 fn hash(policy: &Policy, values: &Values) -> String {
     let public: BTreeMap<_, _> = values.public().collect();
@@ -253,6 +271,21 @@ mod tests {
         assert_eq!((config.policy.min_workers, config.policy.max_workers), (1, 10));
         assert_eq!(config.policy.live.unwrap().cycle_ms, 30_000);
         assert_eq!(config.policy.log_silence_seconds, 40);
+    }
+
+    #[test]
+    fn rows_go_to_supabase_where_both_settings_stand_and_database_url_does_not() {
+        let url = ("SUPABASE_URL", "https://abc.supabase.co");
+        let key = ("SUPABASE_SECRET_KEY", "sb_secret_marked");
+        let to = |flags: &[(&'static str, &str)]| config(Profile::Up, flags).unwrap().logs_to();
+        assert_eq!(to(&[]), "/data/logs.db");
+        assert_eq!(to(&[url, key]), "Supabase at https://abc.supabase.co");
+        let yields = to(&[url, key, ("DATABASE_URL", "postgres://127.0.0.1/x")]);
+        assert!(yields.ends_with("; SUPABASE_URL yields to DATABASE_URL"), "{yields}");
+        assert_eq!(to(&[url]), "/data/logs.db; SUPABASE_URL is not used: SUPABASE_SECRET_KEY is not set");
+        assert_eq!(to(&[key]), "/data/logs.db; SUPABASE_SECRET_KEY is not used: SUPABASE_URL is not set");
+        let error = config(Profile::Up, &[url, ("SUPABASE_SECRET_KEY", "sb_publishable_x")]).unwrap_err();
+        assert!(error.to_string().contains("a publishable key"), "{error}");
     }
 
     #[test]

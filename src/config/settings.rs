@@ -61,6 +61,13 @@ pub const ALL: &[Setting] = &[
     setting("DOGWATCH_LISTEN", &[], Form::Address, "address of gateway and page"),
     setting("DOGWATCH_TOKEN", &[], Form::Secret, "bearer token; needed where the address is not loopback"),
     setting("DATABASE_URL", &[], Form::Secret, "Postgres that the fleet lives in"),
+    setting("SUPABASE_URL", &[], Form::Url, "Supabase project that log rows go to, where DATABASE_URL is not set"),
+    setting(
+        "SUPABASE_SECRET_KEY",
+        &["SUPABASE_SERVICE_ROLE_KEY"],
+        Form::Secret,
+        "the project's secret key (sb_secret_...) or its service_role key",
+    ),
     setting("ORCHESTRATOR_POLL_SEC", &[], Form::Seconds(0.1, 3_600.0), "period of a cycle"),
     setting("MIN_ACTIVE_GPUS", &[], Form::Whole(0, 10_000), "workers to have, demand or not"),
     setting("MAX_ACTIVE_GPUS", &[], Form::Whole(0, 10_000), "workers never to exceed; 0 stops all spawning"),

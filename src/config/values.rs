@@ -190,7 +190,9 @@ fn check(setting: &Setting, text: &str, origin: &Origin) -> Result<(), BadInput>
     if fits {
         return Ok(());
     }
-    let shown = if setting.form == Form::Secret { "(hidden)".to_owned() } else { format!("{text:?}") };
+    // A URL may hold a key.
+    let is_hidden = matches!(setting.form, Form::Secret | Form::Url);
+    let shown = if is_hidden { "(hidden)".to_owned() } else { format!("{text:?}") };
     let name = match origin {
         Origin::Environment(name) => name,
         Origin::Flag => FLAGS.iter().find(|(name, _)| *name == setting.name).map_or(setting.name, |(_, flag)| flag),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::exporter::otlp::OtlpConfig;
 use super::exporter::rpc::RpcConfig;
+use super::exporter::supabase::SupabaseConfig;
 use super::record::{Level, Source};
 use super::ring::RingConfig;
 use super::spool::SpoolConfig;
@@ -82,6 +83,8 @@ pub enum Destination {
     },
     /// A worker's rows, through the fleet's door.
     Rpc(RpcConfig),
+    /// `system_logs` of a Supabase project, through its Data API.
+    Supabase(SupabaseConfig),
 }
 
 /// Which dead processes' folders are taken over, at the start and while it runs.

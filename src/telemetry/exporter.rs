@@ -7,11 +7,15 @@
 
 pub mod otlp;
 pub mod postgres;
+#[cfg(test)]
+pub(crate) mod receiver;
 pub mod rpc;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod sqlite;
 pub mod stdout;
+pub mod supabase;
+mod web;
 
 use std::io;
 use std::time::Duration;

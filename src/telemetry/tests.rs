@@ -4,6 +4,7 @@
 
 mod faults;
 mod full;
+mod otlp;
 mod rig;
 mod shutdown;
 mod threads;

@@ -16,4 +16,7 @@ mod instructions;
 mod postgres;
 #[path = "../rig/postgres.rs"]
 mod postgres_rig;
+#[path = "../rig/postgrest.rs"]
+mod postgrest_rig;
+mod supabase;
 mod tidy;

@@ -91,14 +91,22 @@ pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telem
         spool_cap_bytes: settings.spool_cap_bytes,
         sync_every: settings.sync_every,
         heartbeat_every: settings.heartbeat_every,
-        database: Some(Destination::Sqlite {
-            path: config.logs_db(),
-            retention: settings.retention,
-            retention_bytes: settings.retention_bytes,
-        }),
+        database: Some(database(config)),
         otlp: None,
         stdout: false,
         adopt: if matches!(role, Role::Orchestrator | Role::Ship(_)) { Adopt::All } else { Adopt::None },
+    }
+}
+
+/// The one database exporter.
+fn database(config: &Config) -> Destination {
+    match &config.supabase {
+        Some(project) => Destination::Supabase(project.clone()),
+        None => Destination::Sqlite {
+            path: config.logs_db(),
+            retention: config.recorder.retention,
+            retention_bytes: config.recorder.retention_bytes,
+        },
     }
 }
 

@@ -104,6 +104,7 @@ pub(super) fn page(facts: &Facts, verdict: &Verdict) -> String {
         format!("decision   {}", facts.decision.as_deref().unwrap_or("none yet")),
         format!("records    newest arrived {}", render::ago(facts.now, facts.newest_row_at)),
     ];
+    lines.push(format!("logs       to {}", facts.logs_to));
     lines.extend(facts.recorders.iter().map(|line| format!("recorder   {line}")));
     lines.extend(facts.exporters.iter().map(|line| format!("exporter   {line}")));
     lines.push(format!(
@@ -135,6 +136,7 @@ mod tests {
             alarms: Vec::new(),
             newest_row_at: None,
             recorders: Vec::new(),
+            logs_to: "logs.db".into(),
             exporters: Vec::new(),
         }
     }

@@ -12,21 +12,17 @@ mod tests;
 use std::time::Duration;
 use std::{fmt, io};
 
-use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::redirect;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use self::answer::Answer;
+use super::web::{self, Call};
 use super::{ExportError, Exported, Exporter, Timed, rows_of};
 use crate::clock::Time;
 use crate::error;
-use crate::rpc::{BODY_BYTES_MAX, Caller, Function, INGEST_ROWS_MAX, PATH};
+use crate::rpc::{Caller, Function, PATH};
 use crate::telemetry::record::Stored;
 use crate::telemetry::row::ingest::to_ingest;
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that was idle longer is not used again: the other side may have closed it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -93,7 +89,7 @@ impl Exporter for RpcExporter {
         let calls = calls(&self.config.caller, batch)?;
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => self.client.insert(client(&self.config.base)?).clone(),
+            None => self.client.insert(web::client(&self.config.base)?).clone(),
         };
         self.runtime.run(deadline, async {
             for call in calls {
@@ -104,36 +100,13 @@ impl Exporter for RpcExporter {
     }
 }
 
-/// One request.
-struct Call {
-    rows: u64,
-    body: Vec<u8>,
-}
-
 /// The batch as requests within the limits of one, in order.
 fn calls(caller: &Caller, batch: &[Stored]) -> Result<Vec<Call>, ExportError> {
-    let refused = |error: serde_json::Error| ExportError::Refused { detail: format!("no JSON: {error}") };
-    let mut open = serde_json::to_vec(caller).map_err(refused)?;
+    let mut open = serde_json::to_vec(caller).map_err(web::not_json)?;
     // The caller's object stays open for the function's own key.
     open.pop();
-    open.extend_from_slice(b",\"rows\":[");
-    let mut calls: Vec<Call> = Vec::new();
-    for row in rows_of(batch)? {
-        let row = serde_json::to_vec(&to_ingest(row)).map_err(refused)?;
-        let fits = |call: &Call| {
-            call.rows < INGEST_ROWS_MAX as u64 && call.body.len() + row.len() + b",]}".len() <= BODY_BYTES_MAX
-        };
-        match calls.last_mut().filter(|call| fits(call)) {
-            Some(call) => {
-                call.body.push(b',');
-                call.body.extend_from_slice(&row);
-                call.rows += 1;
-            }
-            None => calls.push(Call { rows: 1, body: [&open[..], &row[..]].concat() }),
-        }
-    }
-    calls.iter_mut().for_each(|call| call.body.extend_from_slice(b"]}"));
-    Ok(calls)
+    open.push(b',');
+    web::calls(open, rows_of(batch)?.into_iter().map(to_ingest))
 }
 
 async fn send(client: &reqwest::Client, config: &RpcConfig, call: Call, now: Time) -> Result<(), ExportError> {
@@ -155,33 +128,8 @@ async fn send(client: &reqwest::Client, config: &RpcConfig, call: Call, now: Tim
         }
         ExportError::retry(format!("no answer from the base: {detail}"))
     };
-    let mut response = request.body(call.body).send().await.map_err(no_answer)?;
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let status = response.status().as_u16();
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(no_answer)? {
-        body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_BYTES_MAX {
-            break;
-        }
-    }
-    let body = config.redact(&String::from_utf8_lossy(&body));
-    Answer { status, retry_after: retry_after.as_deref(), body: &body }.check(call.rows, now)
-}
-
-/// The HTTP client. Certificates of the system are only looked for where the base needs them, so
-/// that an image without any can still speak to a gateway beside it.
-fn client(base: &str) -> Result<reqwest::Client, ExportError> {
-    crate::http::install_tls();
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("dogwatch/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_TIMEOUT);
-    let is_plain = base.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
-    let builder = if is_plain { builder.tls_certs_only([]) } else { builder };
-    builder.build().map_err(|error| ExportError::Blocked {
-        detail: format!("no HTTPS client: {}", error::chain(&error)),
-        remedy: "install the system's CA certificates".to_owned(),
-    })
+    let response = request.body(call.body).send().await.map_err(no_answer)?;
+    let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(no_answer)?;
+    let body = config.redact(&String::from_utf8_lossy(&heard.body));
+    Answer { status: heard.status, retry_after: heard.retry_after.as_deref(), body: &body }.check(call.rows, now)
 }

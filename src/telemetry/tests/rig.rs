@@ -375,7 +375,7 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, line: &Line, dropped: u64, refused: u64) {
+    pub(super) fn add(&mut self, line: &Line, dropped: u64, refused: u64) {
         self.offered += line.offered;
         self.delivered += line.delivered;
         self.dropped += dropped;

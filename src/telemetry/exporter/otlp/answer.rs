@@ -3,17 +3,12 @@
 //! By the OTLP specification: 429, 502, 503 and 504 are tried again, no other refusal is. A login
 //! page with status 200 is no receipt: what came must be an OTLP answer, or nothing.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message as _;
 use serde_json::Value;
 
-use crate::clock::{self, Time};
-use crate::telemetry::exporter::ExportError;
-
-/// Most of an answer that goes into an error, bytes.
-const QUOTE_BYTES: usize = 200;
+use crate::clock::Time;
+use crate::telemetry::exporter::{ExportError, web};
 
 /// An HTTP answer. Its body has been cleaned of our secrets where it is text.
 pub(crate) struct Answer {
@@ -44,7 +39,7 @@ impl Answer {
         match self.status {
             200..=299 => self.taken(signal, records),
             429 | 502 | 503 | 504 => {
-                let after = self.retry_after.as_deref().and_then(|text| retry_after(text, now));
+                let after = self.retry_after.as_deref().and_then(|text| web::retry_after(text, now));
                 Err(ExportError::Retry { after, detail: self.told(signal) })
             }
             401 | 403 => Err(self.blocked(signal, "check the key in OTEL_EXPORTER_OTLP_HEADERS".to_owned())),
@@ -109,9 +104,7 @@ impl Answer {
 
     /// A text of the other side as it may be shown.
     fn clean(&self, text: &str) -> String {
-        let text = (self.redact)(text).replace(char::is_control, " ");
-        let text = text.trim();
-        text[..text.floor_char_boundary(QUOTE_BYTES)].to_owned()
+        web::quote(&(self.redact)(text))
     }
 }
 
@@ -126,14 +119,4 @@ fn partial_of_json(body: &[u8]) -> Option<ExportLogsPartialSuccess> {
         rejected_log_records: count("rejectedLogRecords").or_else(|| count("rejectedSpans")).unwrap_or(0),
         error_message: partial["errorMessage"].as_str().unwrap_or_default().to_owned(),
     })
-}
-
-/// Seconds, or a date.
-fn retry_after(text: &str, now: Time) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(clock::age(clock::plus(Time::UNIX_EPOCH, at), now))
 }

@@ -2,20 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Certificate, Identity, redirect};
 
 pub(crate) use super::answer::Answer;
 use super::config::Endpoint;
 use crate::error;
 use crate::telemetry::exporter::ExportError;
+use crate::telemetry::exporter::web::{self, Heard};
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that was idle longer is not used again: the other side may have closed it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer that is read, bytes: the limit of the OTLP specification.
 pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Largest PEM file that is read, bytes.
@@ -71,24 +67,9 @@ impl Ready {
         if is_gzip {
             request = request.header(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let mut response = request.body(body).send().await.map_err(|error| self.no_answer(error))?;
-        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (retry_after, content_type) = (header(RETRY_AFTER), header(CONTENT_TYPE).unwrap_or_default());
-        let status = response.status().as_u16();
-        let (mut body, mut is_cut) = (Vec::new(), false);
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() > ANSWER_BYTES_MAX => {
-                    is_cut = true;
-                    break;
-                }
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) => break,
-                // A refusal is one, whatever became of its words; a receipt must be whole.
-                Err(_) if status >= 300 => break,
-                Err(error) => return Err(self.no_answer(error)),
-            }
-        }
+        let response = request.body(body).send().await.map_err(|error| self.no_answer(error))?;
+        let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(|error| self.no_answer(error))?;
+        let Heard { status, retry_after, content_type, body, is_cut } = heard;
         let endpoint = Arc::clone(&self.endpoint);
         let redact = Box::new(move |text: &str| endpoint.redact(text));
         Ok(Answer { status, retry_after, content_type, body, is_cut, redact })
@@ -112,8 +93,8 @@ fn client(endpoint: &Endpoint) -> Result<reqwest::Client, ExportError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(USER_AGENT)
         .redirect(redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_TIMEOUT);
+        .connect_timeout(web::CONNECT_TIMEOUT)
+        .pool_idle_timeout(web::IDLE_TIMEOUT);
     if endpoint.is_loopback() {
         builder = builder.no_proxy();
     }

@@ -1,6 +1,5 @@
 //! The exporter against a receiver on loopback that answers, or fails to, as each test says.
 
-mod receiver;
 mod refusals;
 
 use std::sync::Arc;
@@ -14,9 +13,9 @@ use prost::Message as _;
 use reqwest::Url;
 use uuid::Uuid;
 
-use self::receiver::{Receiver, Reply};
 use super::*;
 use crate::clock;
+use crate::telemetry::exporter::receiver::{Receiver, Reply};
 use crate::telemetry::exporter::samples::{START_MICROS, batch, stored};
 use crate::telemetry::record::{Level, Source};
 

@@ -1,13 +1,8 @@
 //! What an answer to `dw_ingest_logs` means, by its status alone; pure.
 
-use std::time::{Duration, UNIX_EPOCH};
-
-use crate::clock::{self, Time};
+use crate::clock::Time;
 use crate::rpc::{Ingested, Refusal};
-use crate::telemetry::exporter::ExportError;
-
-/// Most of an unexpected body that goes into an error, bytes.
-const QUOTE_BYTES: usize = 200;
+use crate::telemetry::exporter::{ExportError, web};
 
 /// An HTTP answer.
 pub(super) struct Answer<'a> {
@@ -24,7 +19,7 @@ impl Answer<'_> {
         match self.status {
             200..=299 => self.taken(rows),
             408 | 429 | 500..=599 => {
-                let after = self.retry_after.and_then(|text| retry_after(text, now));
+                let after = self.retry_after.and_then(|text| web::retry_after(text, now));
                 Err(ExportError::Retry { after, detail: self.told() })
             }
             413 => Err(ExportError::Refused { detail: self.told() }),
@@ -59,19 +54,8 @@ impl Answer<'_> {
     fn told(&self) -> String {
         let quoted = match serde_json::from_str::<Refusal>(self.body) {
             Ok(refusal) => refusal.to_string(),
-            Err(_) => self.body.trim().replace(char::is_control, " "),
+            Err(_) => self.body.to_owned(),
         };
-        let quoted = &quoted[..quoted.floor_char_boundary(QUOTE_BYTES)];
-        format!("dw_ingest_logs answered {} {quoted}", self.status).trim_end().to_owned()
+        format!("dw_ingest_logs answered {} {}", self.status, web::quote(&quoted)).trim_end().to_owned()
     }
-}
-
-/// Seconds, or a date.
-fn retry_after(text: &str, now: Time) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(clock::age(clock::plus(Time::UNIX_EPOCH, at), now))
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::clock;
+use crate::rpc::BODY_BYTES_MAX;
 use crate::rpc::Refusal;
 use crate::telemetry::exporter::samples::{START_MICROS, batch, poison, stored};
 use crate::telemetry::row::Row;

@@ -14,28 +14,28 @@ use prost::Message as _;
 
 /// A request as it came.
 #[derive(Clone)]
-pub(super) struct Request {
-    pub(super) number: usize,
-    pub(super) path: String,
+pub(crate) struct Request {
+    pub(crate) number: usize,
+    pub(crate) path: String,
     /// Header lines, names in lower case.
-    pub(super) head: String,
+    pub(crate) head: String,
     /// Unpacked.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub(super) fn logs(&self) -> ExportLogsServiceRequest {
+    pub(crate) fn logs(&self) -> ExportLogsServiceRequest {
         ExportLogsServiceRequest::decode(self.body.as_slice()).unwrap()
     }
 
-    pub(super) fn traces(&self) -> ExportTraceServiceRequest {
+    pub(crate) fn traces(&self) -> ExportTraceServiceRequest {
         ExportTraceServiceRequest::decode(self.body.as_slice()).unwrap()
     }
 }
 
 /// What it does with a request.
 #[derive(Clone)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Answers.
     Http { status: u16, headers: String, body: Vec<u8> },
     /// Says nothing and keeps the connection.
@@ -49,27 +49,27 @@ pub(super) enum Reply {
 }
 
 impl Reply {
-    pub(super) fn status(status: u16) -> Reply {
+    pub(crate) fn status(status: u16) -> Reply {
         Reply::Http { status, headers: String::new(), body: Vec::new() }
     }
 
-    pub(super) fn text(status: u16, headers: &str, body: &str) -> Reply {
+    pub(crate) fn text(status: u16, headers: &str, body: &str) -> Reply {
         Reply::Http { status, headers: headers.into(), body: body.into() }
     }
 
-    pub(super) fn json(body: &str) -> Reply {
+    pub(crate) fn json(body: &str) -> Reply {
         Reply::text(200, "Content-Type: application/json\r\n", body)
     }
 
-    pub(super) fn protobuf(status: u16, body: Vec<u8>) -> Reply {
+    pub(crate) fn protobuf(status: u16, body: Vec<u8>) -> Reply {
         Reply::Http { status, headers: "Content-Type: application/x-protobuf\r\n".into(), body }
     }
 
-    pub(super) fn taken() -> Reply {
+    pub(crate) fn taken() -> Reply {
         Reply::protobuf(200, ExportLogsServiceResponse::default().encode_to_vec())
     }
 
-    pub(super) fn partial(rejected: i64, message: &str) -> Reply {
+    pub(crate) fn partial(rejected: i64, message: &str) -> Reply {
         let partial =
             ExportLogsPartialSuccess { rejected_log_records: rejected, error_message: message.to_owned() };
         Reply::protobuf(200, ExportLogsServiceResponse { partial_success: Some(partial) }.encode_to_vec())
@@ -77,13 +77,13 @@ impl Reply {
 }
 
 /// The running server; it ends with the process.
-pub(super) struct Receiver {
-    pub(super) base: String,
+pub(crate) struct Receiver {
+    pub(crate) base: String,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Receiver {
-    pub(super) fn start(mut answer: impl FnMut(&Request) -> Reply + Send + 'static) -> Receiver {
+    pub(crate) fn start(mut answer: impl FnMut(&Request) -> Reply + Send + 'static) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -123,7 +123,7 @@ impl Receiver {
         Receiver { base, seen }
     }
 
-    pub(super) fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
 }
