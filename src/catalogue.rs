@@ -83,6 +83,59 @@ catalogue! {
     RPC_CALLS = "dogwatch.rpc.calls", Counter, "{call}";
     /// Age of the newest row that arrived, per live source; labels `source_type` and `source_id`.
     NEWEST_ROW_AGE = "dogwatch.logs.newest_row_age", Gauge, "s";
+    /// Age of a live source's last sign of life in the database, which is not its rows; labels `source_type` and
+    /// `source_id`.
+    LIFE_AGE = "dogwatch.watch.life_age", Gauge, "s";
+    /// How far a source's clock is ahead of the database's; labels `source_type` and `source_id`.
+    CLOCK_SKEW = "dogwatch.watch.clock_skew", Gauge, "s";
+    /// Time since a worker or a cycle last changed.
+    CHANGE_AGE = "dogwatch.watch.change_age", Gauge, "s";
+    /// How long the fleet's database has not answered the watch; 0 while it does.
+    DATABASE_AWAY = "dogwatch.database.away", Gauge, "s";
+    /// Workers that speak and are not leaving, by the database.
+    SEEN_ALIVE = "dogwatch.watch.workers_alive", Gauge, "{worker}";
+    /// Workers that the newest stored decision wants.
+    SEEN_DESIRED = "dogwatch.watch.workers_desired", Gauge, "{worker}";
+    /// Age of the freshest heartbeat of all workers; 0 with fewer than two.
+    BEAT_AGE = "dogwatch.watch.beat_age", Gauge, "s";
+    /// Age of the oldest worker that has not spoken yet; 0 without one.
+    FIRST_BEAT_DUE_AGE = "dogwatch.watch.first_beat_due_age", Gauge, "s";
+    /// Longest time for which the program of a busy worker has not moved; 0 without one.
+    PROGRESS_AGE = "dogwatch.watch.progress_age", Gauge, "s";
+    /// Time without progress from which on a program counts as hung.
+    PROGRESS_LIMIT = "dogwatch.watch.progress_limit", Gauge, "s";
+    /// Workers that ended within 30 minutes, by the database.
+    SEEN_ENDED = "dogwatch.watch.workers_ended", Gauge, "{worker}";
+    /// Of these, those that failed: their outcome speaks against machine, image or region.
+    SEEN_FAILED = "dogwatch.watch.workers_failed", Gauge, "{worker}";
+    /// Tasks that ended; label `window`: 1h, 24h_before.
+    SEEN_TASKS_ENDED = "dogwatch.watch.tasks_ended", Gauge, "{task}";
+    /// Of these, those that failed; label `window`.
+    SEEN_TASKS_FAILED = "dogwatch.watch.tasks_failed", Gauge, "{task}";
+    /// How long the oldest claimable task has waited; 0 without one.
+    CLAIMABLE_AGE = "dogwatch.watch.oldest_claimable_age", Gauge, "s";
+    /// How long a gate has kept back workers that tasks wait for; 0 without one.
+    BLOCKED_AGE = "dogwatch.watch.spawn_blocked_age", Gauge, "s";
+    /// Age of the oldest pod that is unknown or ambiguous; 0 without one.
+    UNACCOUNTED_AGE = "dogwatch.watch.pod_unaccounted_age", Gauge, "s";
+    /// Records that a recorder says it lost since it started; labels `source_type` and `source_id`.
+    SEEN_LOST = "dogwatch.watch.records_lost", Gauge, "{record}";
+    /// Exporters of a recorder that hold; labels `source_type` and `source_id`.
+    SEEN_BLOCKED = "dogwatch.watch.exporters_blocked", Gauge, "{exporter}";
+    /// 1 while a recorder refuses DEBUG and INFO; labels `source_type` and `source_id`.
+    SEEN_SPOOL_LOW = "dogwatch.watch.spool_low", Gauge, "1";
+    /// Share of its cap that the spool of the watch's machine has.
+    SPOOL_FILL = "dogwatch.watch.spool_fill", Gauge, "1";
+    /// Bytes that are free on the disk of the data folder.
+    DISK_FREE = "dogwatch.watch.disk_free", Gauge, "By";
+    /// How long the oldest canary has been under way; 0 while none is.
+    CANARY_AGE = "dogwatch.canary.under_way", Gauge, "s";
+    /// How long the newest canary took to come back.
+    CANARY_TOOK = "dogwatch.canary.took", Gauge, "s";
+    /// 1 while what came back is not what was written.
+    CANARY_CHANGED = "dogwatch.canary.changed", Gauge, "1";
+    /// Alarms that could not be told; label `to`.
+    ALARMS_UNTOLD = "dogwatch.alarm.untold", Counter, "{alarm}";
     /// 1 while the alarm rings; label `alarm`.
     ALARM = "dogwatch.alarm.firing", Gauge, "1";
     /// Rounds of the watch that ran to their end.

@@ -77,6 +77,14 @@ pub struct WatchSettings {
     pub every: Duration,
     /// Where alarms are posted, beside stderr and `alerts.jsonl`.
     pub webhook: Option<Secret>,
+    /// Alertmanager's base address.
+    pub alertmanager: Option<Secret>,
+    /// The dead-man's switch that is pinged.
+    pub deadman: Option<Secret>,
+    /// Period of these pings.
+    pub deadman_every: Duration,
+    /// Period of the canaries.
+    pub canary_every: Duration,
 }
 
 impl Config {

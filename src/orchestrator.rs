@@ -141,8 +141,8 @@ impl Orchestrator {
                     Err(_) => self.wait_after_failure(),
                 };
                 cycle_at = now + wait;
-            } else if let Err(failure) = self.lease.keep(&*self.scene.store, now).await {
-                tracing::warn!(error = error::chain(&failure), "the lease could not be renewed");
+            } else {
+                self.between_cycles(now).await;
             }
             let wait = cycle_at.saturating_sub(clock::monotonic()).min(self.scene.config.lease.renew);
             if stop.raised_within(wait).await {
@@ -150,6 +150,17 @@ impl Orchestrator {
             }
         }
         farewell::say(&self.scene, &mut self.lease).await;
+    }
+
+    /// Keeps the lease, and says that this process lives: whoever watches must not have to wait for
+    /// the next cycle.
+    async fn between_cycles(&mut self, now: Duration) {
+        if let Err(failure) = self.lease.keep(&*self.scene.store, now).await {
+            tracing::warn!(error = error::chain(&failure), "the lease could not be renewed");
+        }
+        if let Err(failure) = self.register().await {
+            tracing::warn!(error = error::chain(&failure), "it could not be said that this process lives");
+        }
     }
 
     /// One cycle: a step of the loop.

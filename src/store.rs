@@ -35,12 +35,14 @@ mod rows;
 mod snapshot_body;
 pub mod sqlite;
 mod task_rules;
+mod watched;
 mod worker_row;
 
 pub use self::rows::{
     ActionResult, DEMAND_USERS_MAX, DecisionId, DecisionRow, LogQuery, LogRow, OBSERVED_WORKERS_MAX,
     PROCESSES_ROWS_MAX, Process, READ_ROWS_MAX, REFUSALS_ROWS_MAX, SourceNewest, TaskFilter, UserTotals, WorkerRow,
 };
+pub use self::watched::{TaskEnds, Watched, Windows};
 
 /// What a store can answer beside what was asked for; variants are what callers do differently.
 #[derive(Debug, thiserror::Error)]
@@ -333,6 +335,8 @@ pub trait Store: WorkerDoor {
     async fn decisions(&self, since: Option<Time>, limit: usize) -> Result<Vec<DecisionRow>>;
     /// Rows of `system_logs`.
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>>;
+    /// One consistent read for the watch: workers, queue, and how tasks have ended.
+    async fn watched(&self, windows: Windows) -> Result<Watched>;
     /// The newest row of each source that has one.
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>>;
 

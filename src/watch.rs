@@ -9,14 +9,18 @@
 //! that does not answer is itself a finding. It is not the heartbeat limit of workers: ending
 //! machines is the orchestrator's business.
 
+pub mod alarm;
 pub mod alarms;
 pub mod alerts;
+pub mod canary;
+mod gauges;
 pub mod http;
+pub mod limits;
+mod look;
 pub mod notify;
+pub mod observation;
 pub mod rules;
-mod silence;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,12 +28,14 @@ use std::time::Duration;
 
 use self::alarms::{Alarms, Change, Hysteresis};
 use self::alerts::{AlertLog, AlertRow};
-use self::notify::{Notifier, Webhook};
-use self::rules::{Alarm, Limits, Observation, SourceId};
-use self::silence::{Instants, Memory, Patience};
-use crate::catalogue;
+use self::canary::Plant;
+use self::gauges::Gauged;
+use self::limits::Limits;
+use self::look::{Ground, Instants, Memory, Outlook, Patience};
+use self::notify::{Channels, Notifier};
+use self::observation::{Observation, SourceId};
 use crate::clock;
-use crate::store::{Process, Store};
+use crate::store::{Process, Store, Windows};
 use crate::supervise::Pulse;
 use crate::supervise::task::{Group, Stop};
 
@@ -37,36 +43,59 @@ use crate::supervise::task::{Group, Stop};
 const GOODBYE_LIMIT: Duration = Duration::from_secs(5);
 /// A pause between rounds that is longer than this, and than three rounds, is a gap.
 const GAP_MIN: Duration = Duration::from_secs(15);
+/// Rounds without an end after which the watch does not say that it lives.
+pub const ROUNDS_MISSED: u32 = 10;
 
 /// What the watch judges by.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WatchConfig {
-    /// The folder that gets `watch/alerts.jsonl`.
+    /// The folder that gets `watch/alerts.jsonl`, and whose disk is looked at.
     pub data_dir: PathBuf,
+    /// The spools of all processes of the folder.
+    pub spool_dir: PathBuf,
+    /// Most bytes that they may have.
+    pub spool_cap_bytes: u64,
     /// Period of the rounds.
     pub round: Duration,
     /// Most time for one question to the store.
     pub call_limit: Duration,
-    /// What is too old.
+    /// What is too old or too much.
     pub limits: Limits,
     /// How long before a change is believed.
     pub hysteresis: Hysteresis,
+    /// Tasks in progress that one user may have, which claimable is counted by.
+    pub user_task_limit: u32,
+    /// Period of the canaries.
+    pub canary_every: Duration,
+    /// Writes a canary; none where no way leads back.
+    pub plant: Option<Plant>,
     /// Who is told beside stderr.
-    pub webhook: Option<Webhook>,
+    pub channels: Channels,
     /// This process, for its row in the store.
     pub process: Process,
 }
 
 impl WatchConfig {
-    /// Limits that follow from the silence limit and the period of cycles: notices within
-    /// `silence` and three rounds.
-    pub fn limits_for(silence: Duration, cycle: Duration) -> Limits {
-        Limits { silence, database_away: silence / 2, orchestrator_dead: silence.max(cycle * 3) }
+    /// How long a round may take before something is wrong with the watch itself.
+    pub fn silent_max(&self) -> Duration {
+        (self.round + self.call_limit) * ROUNDS_MISSED
+    }
+
+    fn ground(&self) -> Ground {
+        Ground {
+            data_dir: self.data_dir.clone(),
+            spool_dir: self.spool_dir.clone(),
+            spool_cap_bytes: self.spool_cap_bytes,
+        }
+    }
+
+    fn windows(&self) -> Windows {
+        Limits::windows(self.user_task_limit)
     }
 }
 
 /// What one round did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Round {
     /// What was seen.
     pub seen: Observation,
@@ -78,20 +107,31 @@ pub struct Round {
 pub struct Watch {
     store: Arc<dyn Store>,
     config: WatchConfig,
+    ground: Ground,
+    own: SourceId,
     memory: Memory,
     alarms: Alarms,
     log: AlertLog,
     notifier: Notifier,
     deliveries: Group,
-    gauged: BTreeSet<SourceId>,
+    gauged: Gauged,
     pulse: Pulse,
 }
 
 /// One look, without grace and without a memory: everything that is wrong at this instant.
 pub async fn look(store: &dyn Store, config: &WatchConfig) -> Vec<rules::Finding> {
+    let (ground, own) = (config.ground(), SourceId::default());
+    let outlook = Outlook {
+        store,
+        windows: config.windows(),
+        ground: &ground,
+        patience: Patience { call: config.call_limit, gap: GAP_MIN },
+        plant: None,
+        canary_every: config.canary_every,
+        own: &own,
+    };
     let instants = Instants { wall: clock::now(), monotonic: clock::monotonic() };
-    let patience = Patience { call: config.call_limit, gap: GAP_MIN };
-    let seen = silence::observe(store, &mut Memory::without_grace(), instants, patience).await;
+    let seen = look::observe(&outlook, &mut Memory::without_grace(), instants).await;
     let limits = Limits { database_away: Duration::ZERO, ..config.limits };
     rules::findings(&seen, &limits)
 }
@@ -104,11 +144,24 @@ impl Watch {
     pub fn open(store: Arc<dyn Store>, config: WatchConfig) -> io::Result<Watch> {
         let log = AlertLog::open(&config.data_dir, alerts::FILE_BYTES_MAX)?;
         let mut alarms = Alarms::default();
-        alarms.restore(alerts::read(&config.data_dir)?.findings(), clock::now());
-        let deliveries = Group::new();
-        let notifier = Notifier::start(config.webhook.clone(), &deliveries);
-        let (memory, gauged, pulse) = (Memory::default(), BTreeSet::new(), Pulse::new("watch"));
-        Ok(Watch { store, config, memory, alarms, log, notifier, deliveries, gauged, pulse })
+        let kept = alerts::read(&config.data_dir)?;
+        alarms.restore(kept.findings(), clock::now());
+        let (deliveries, pulse) = (Group::new(), Pulse::new("watch"));
+        let vital = (pulse.clone(), config.silent_max());
+        let notifier = Notifier::start(config.channels.clone(), kept.firing(), vital, &deliveries);
+        Ok(Watch {
+            ground: config.ground(),
+            own: SourceId::new(config.process.source_type.clone(), config.process.source_id.clone()),
+            store,
+            config,
+            memory: Memory::default(),
+            alarms,
+            log,
+            notifier,
+            deliveries,
+            gauged: Gauged::default(),
+            pulse,
+        })
     }
 
     /// The vital signs of the rounds, for [`http::router`].
@@ -137,16 +190,28 @@ impl Watch {
     /// One round.
     pub async fn step(&mut self) -> Round {
         let instants = Instants { wall: clock::now(), monotonic: clock::monotonic() };
-        let gap = GAP_MIN.max(self.config.round * 3) + self.config.call_limit * 2;
-        let patience = Patience { call: self.config.call_limit, gap };
-        let seen = silence::observe(&*self.store, &mut self.memory, instants, patience).await;
+        self.step_at(instants).await
+    }
+
+    async fn step_at(&mut self, instants: Instants) -> Round {
+        let gap = GAP_MIN.max(self.config.round * 3) + self.config.call_limit * 4;
+        let outlook = Outlook {
+            store: &*self.store,
+            windows: self.config.windows(),
+            ground: &self.ground,
+            patience: Patience { call: self.config.call_limit, gap },
+            plant: self.config.plant.as_ref(),
+            canary_every: self.config.canary_every,
+            own: &self.own,
+        };
+        let seen = look::observe(&outlook, &mut self.memory, instants).await;
         let found = rules::findings(&seen, &self.config.limits);
         let unjudged = rules::unjudged(&seen, &self.config.limits);
         let changes = self.alarms.step(found, &unjudged, instants.wall, &self.config.hysteresis);
         for change in &changes {
             self.tell(change);
         }
-        self.gauge(&seen);
+        self.gauged.set(&seen, &self.alarms, &self.config.limits);
         if seen.database_away.is_none() {
             self.limited(self.store.process_seen(self.config.process.boot_id)).await;
         }
@@ -169,26 +234,6 @@ impl Watch {
             "{}",
             row.summary
         );
-    }
-
-    fn gauge(&mut self, seen: &Observation) {
-        let age = |id: &SourceId, seconds: f64| {
-            let (source_type, source_id) = (id.source_type.clone(), id.source_id.clone());
-            let labels = [("source_type", source_type), ("source_id", source_id)];
-            metrics::gauge!(catalogue::NEWEST_ROW_AGE.name, &labels).set(seconds);
-        };
-        let live: BTreeSet<_> = seen.sources.iter().map(|source| source.id.clone()).collect();
-        if seen.database_away.is_none() {
-            // A source that has ended would otherwise keep its last age for ever.
-            self.gauged.difference(&live).for_each(|id| age(id, 0.0));
-            self.gauged = live;
-        }
-        seen.sources.iter().for_each(|source| age(&source.id, rules::row_age(seen, source).as_secs_f64()));
-        for alarm in Alarm::ALL {
-            let rings = self.alarms.firing().any(|finding| finding.alarm == alarm);
-            metrics::gauge!(catalogue::ALARM.name, "alarm" => alarm.word()).set(f64::from(u8::from(rings)));
-        }
-        metrics::counter!(catalogue::WATCH_ROUNDS.name).increment(1);
     }
 
     /// A write that may fail: the watch goes on without its row.

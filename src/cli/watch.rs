@@ -9,7 +9,7 @@ use super::args::WatchArgs;
 use super::node::{self, Metrics, Role, Story};
 use super::up::wait_for_signal;
 use super::{Outcome, open, render};
-use crate::config::{Config, Profile, hostname};
+use crate::config::{Config, Profile, Secret, hostname};
 use crate::error::{BadInput, Exit};
 use crate::fleet::ids::BootId;
 use crate::http::Token;
@@ -17,16 +17,15 @@ use crate::store::Process;
 use crate::supervise::Intensity;
 use crate::supervise::task::{Group, Stop};
 use crate::watch::alarms::Hysteresis;
-use crate::watch::notify::Webhook;
+use crate::watch::limits::{Limits, Rhythm};
+use crate::watch::notify::{Addresses, Channels};
 use crate::watch::rules::Finding;
-use crate::watch::{Watch, WatchConfig, http};
+use crate::watch::{Watch, WatchConfig, canary, http};
 
 /// Time the watch's own recorder has to deliver what is left.
 const DELIVER_WITHIN: Duration = Duration::from_secs(3);
 /// Period at which a watch that must not outlive its parent looks at it.
 const PARENT_EVERY: Duration = Duration::from_millis(500);
-/// Rounds without an end after which /livez says so.
-const ROUNDS_MISSED: u32 = 10;
 
 pub(super) fn main(args: &WatchArgs, flags: Vec<(&'static str, String)>) -> Outcome {
     let profile = if args.demo { Profile::Demo } else { Profile::Up };
@@ -51,8 +50,9 @@ pub(super) fn main(args: &WatchArgs, flags: Vec<(&'static str, String)>) -> Outc
 
 async fn run(config: &Config, boot: BootId, parent: Option<u32>, metrics: &Metrics) -> anyhow::Result<()> {
     let listener = node::bind(config.watch.listen).await?;
-    let watch = Watch::open(open::store(config).await?, watch_config(config, boot)?)?;
-    let silent_max = (config.watch.every + Duration::from_secs(5)) * ROUNDS_MISSED;
+    let watch_config = watch_config(config, boot)?;
+    let silent_max = watch_config.silent_max();
+    let watch = Watch::open(open::store(config).await?, watch_config)?;
     let token = guard_token(config, listener.local_addr()?);
     let pages = http::router(watch.pulse(), silent_max, Arc::clone(&metrics.render), token);
     let group = Group::new();
@@ -97,16 +97,27 @@ async fn parent_is_gone(parent: Option<u32>) {
 }
 
 fn watch_config(config: &Config, boot: BootId) -> Result<WatchConfig, BadInput> {
-    let silence = Duration::from_secs(config.policy.log_silence_seconds);
-    let cycle = Duration::from_millis(config.policy.live.as_ref().map_or(30_000, |live| live.cycle_ms));
-    let webhook = config.watch.webhook.as_ref().map(|url| Webhook::new(&url.0, &config.fleet)).transpose()?;
+    let settings = &config.watch;
+    let text = |secret: &'_ Option<Secret>| secret.as_ref().map(|url| url.0.clone());
+    let (webhook, alertmanager, deadman) =
+        (text(&settings.webhook), text(&settings.alertmanager), text(&settings.deadman));
+    let addresses = Addresses {
+        webhook: webhook.as_deref(),
+        alertmanager: alertmanager.as_deref(),
+        deadman: deadman.as_deref(),
+    };
     Ok(WatchConfig {
         data_dir: config.data_dir.clone(),
-        round: config.watch.every,
-        call_limit: config.watch.every.max(Duration::from_secs(1)),
-        limits: WatchConfig::limits_for(silence, cycle),
-        hysteresis: Hysteresis { hold: config.watch.every, clear: config.watch.every * 3 },
-        webhook,
+        spool_dir: config.spool_dir(),
+        spool_cap_bytes: config.recorder.spool_cap_bytes,
+        round: settings.every,
+        call_limit: settings.every.max(Duration::from_secs(1)),
+        limits: limits(config),
+        hysteresis: Hysteresis { hold: settings.every, clear: settings.every * 3 },
+        user_task_limit: config.policy.user_task_limit,
+        canary_every: settings.canary_every,
+        plant: Some(Arc::new(canary::emit)),
+        channels: Channels::new(&addresses, &config.fleet, &config.env, settings.deadman_every)?,
         process: Process {
             boot_id: boot,
             kind: "watch".to_owned(),
@@ -123,15 +134,42 @@ fn watch_config(config: &Config, boot: BootId) -> Result<WatchConfig, BadInput> 
     })
 }
 
+/// What follows from the fleet's rhythm, and what was set.
+fn limits(config: &Config) -> Limits {
+    let live = config.policy.live.clone().unwrap_or_default();
+    let base = Limits::of(Rhythm {
+        silence: Duration::from_secs(config.policy.log_silence_seconds),
+        cycle: Duration::from_millis(live.cycle_ms),
+        beat: Duration::from_millis(live.beat_ms),
+        progress: Duration::from_secs(live.progress_timeout_seconds),
+    });
+    let values = &config.values;
+    let or = |name, default| values.duration(name).unwrap_or(default);
+    Limits {
+        no_worker: or("DOGWATCH_NO_WORKER_SECONDS", base.no_worker),
+        first_heartbeat: or("DOGWATCH_FIRST_HEARTBEAT_SECONDS", base.first_heartbeat),
+        spawn_blocked: or("DOGWATCH_SPAWN_BLOCKED_SECONDS", base.spawn_blocked),
+        oldest_task: or("DOGWATCH_OLDEST_TASK_SECONDS", base.oldest_task),
+        pod_unaccounted: or("DOGWATCH_POD_UNACCOUNTED_SECONDS", base.pod_unaccounted),
+        clock_skew: or("DOGWATCH_CLOCK_SKEW_SECONDS", base.clock_skew),
+        failure_share: values.share("DOGWATCH_FAILURE_SHARE").unwrap_or(base.failure_share),
+        task_failure_share: values.share("DOGWATCH_TASK_FAILURE_SHARE").unwrap_or(base.task_failure_share),
+        spool_full_share: values.share("DOGWATCH_SPOOL_FULL_SHARE").unwrap_or(base.spool_full_share),
+        disk_free_min_bytes: values.whole("DOGWATCH_DISK_FREE_BYTES").unwrap_or(base.disk_free_min_bytes),
+        ..base
+    }
+}
+
 /// One round; what stands is on stdout.
 async fn once(config: &Config, json: bool) -> Outcome {
-    let mut watch_config = watch_config(config, BootId(uuid::Uuid::new_v4()))?;
-    watch_config.webhook = None;
+    let watch_config = watch_config(config, BootId(uuid::Uuid::new_v4()))?;
     let findings = crate::watch::look(&*open::store(config).await?, &watch_config).await;
     if json {
         let row = |finding: &Finding| {
             serde_json::json!({
                 "alarm": finding.alarm.word(),
+                "rule": finding.alarm.rule(),
+                "severity": finding.alarm.severity().word(),
                 "source_type": finding.source.source_type,
                 "source_id": finding.source.source_id,
                 "since": finding.since,

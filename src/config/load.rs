@@ -81,20 +81,26 @@ impl Config {
             listen,
             token,
             recorder: recorder(profile, &values),
-            watch: WatchSettings {
-                listen: watch_listen,
-                every: values.duration("DOGWATCH_WATCH_SECONDS").unwrap_or(if profile == Profile::Demo {
-                    Duration::from_millis(500)
-                } else {
-                    Duration::from_secs(5)
-                }),
-                webhook: values.secret("DOGWATCH_WEBHOOK_URL"),
-            },
             supabase: supabase(&values)?,
+            watch: watch(profile, &values, watch_listen),
             hash: hash(&policy, &values),
             policy,
             values,
         })
+    }
+}
+
+fn watch(profile: Profile, values: &Values, listen: std::net::SocketAddr) -> WatchSettings {
+    let demo = profile == Profile::Demo;
+    let or = |name, default| values.duration(name).unwrap_or(default);
+    WatchSettings {
+        listen,
+        every: or("DOGWATCH_WATCH_SECONDS", Duration::from_millis(if demo { 500 } else { 5_000 })),
+        webhook: values.secret("DOGWATCH_WEBHOOK_URL"),
+        alertmanager: values.secret("DOGWATCH_ALERTMANAGER_URL"),
+        deadman: values.secret("DOGWATCH_DEADMAN_URL"),
+        deadman_every: or("DOGWATCH_DEADMAN_SECONDS", Duration::from_secs(30)),
+        canary_every: or("DOGWATCH_CANARY_SECONDS", Duration::from_secs(if demo { 2 } else { 20 })),
     }
 }
 

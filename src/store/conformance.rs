@@ -30,6 +30,7 @@ pub(super) mod attempts;
 pub(super) mod concurrency;
 pub(super) mod cycles;
 pub(super) mod demand;
+pub(super) mod watched;
 pub(super) mod workers;
 
 /// Tasks in progress that one user may have, in most cases.
@@ -113,6 +114,10 @@ macro_rules! conformance {
                 a_pause_holds_until_it_ends,
                 a_process_start_ends_the_one_before,
                 ended_workers_leave_the_observation,
+            }
+            watched {
+                ends_of_tasks_are_counted_by_when_they_ended,
+                the_watch_sees_what_a_cycle_sees,
             }
             concurrency {
                 sixteen_clients_never_pass_the_user_limit,

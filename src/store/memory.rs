@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::{
     ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
     Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, TimeSource, UserTotals,
-    WorkerDoor, WorkerEnd, WorkerRow,
+    Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::{self, Time};
 use crate::fleet::ids::{BootId, TaskId, WorkerId};
@@ -30,6 +30,7 @@ mod queue;
 mod state;
 #[cfg(test)]
 pub(super) mod tests;
+mod watched;
 
 use state::State;
 
@@ -225,6 +226,11 @@ impl Store for MemoryStore {
 
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
         self.lock().0.read_logs(query)
+    }
+
+    async fn watched(&self, windows: Windows) -> Result<Watched> {
+        let (state, now) = self.lock();
+        Ok(state.watched(windows, now))
     }
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {

@@ -17,8 +17,8 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use super::{
     ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, UserTotals, WorkerDoor,
-    WorkerEnd, WorkerRow,
+    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, UserTotals, Watched,
+    Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::{self, Time};
 use crate::fleet::ids::{BootId, TaskId, WorkerId};
@@ -41,6 +41,7 @@ mod rows;
 mod tasks;
 #[cfg(test)]
 pub(super) mod tests;
+mod watched;
 mod workers;
 
 pub use self::open::SCHEMA_VERSION;
@@ -324,6 +325,10 @@ impl Store for SqliteStore {
 
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
         self.logs.query(query).await
+    }
+
+    async fn watched(&self, windows: Windows) -> Result<Watched> {
+        transaction!(self.read(), "read for the watch", |tx| watched::watched(tx, windows))
     }
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::rules::{Alarm, Finding, SourceId};
+use super::alarm::Alarm;
+use super::observation::SourceId;
+use super::rules::Finding;
 use crate::clock::{self, Time};
 
 /// Most alarms that are followed at the same time; findings beyond it wait.
@@ -90,7 +92,7 @@ impl Alarms {
             let key = (finding.alarm, finding.source.clone());
             if let Some(open) = self.open.get_mut(&key) {
                 open.last_seen = now;
-                open.finding = finding;
+                open.finding = Finding { since: open.finding.since.min(finding.since), ..finding };
             } else if self.open.len() < ALARMS_MAX {
                 self.open.insert(key, Open { finding, first_seen: now, last_seen: now, firing: false });
             }
@@ -138,7 +140,7 @@ mod tests {
     }
 
     fn finding() -> Finding {
-        let source = SourceId { source_type: "worker".to_owned(), source_id: "w1".to_owned() };
+        let source = SourceId::new("worker", "w1");
         Finding { alarm: Alarm::LogSilence, source, since: at(0), summary: "silent".to_owned() }
     }
 

@@ -12,14 +12,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::alarm::{Alarm, Severity};
 use super::alarms::{Change, State};
-use super::rules::{Alarm, Finding, SourceId};
+use super::observation::SourceId;
+use super::rules::Finding;
 use crate::clock::Time;
 
 /// The version of the format.
 pub const SCHEMA_VERSION: u32 = 1;
 /// Size at which the file is set aside, bytes; twice this is the most that is kept.
 pub const FILE_BYTES_MAX: u64 = 10 << 20;
+
+/// Alarm, source_type, source_id.
+pub(super) type AlertKey = (String, Option<String>, Option<String>);
 
 /// One change of one alarm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,16 +53,33 @@ impl AlertRow {
         self.state == State::Firing.word()
     }
 
-    fn key(&self) -> (String, Option<String>, Option<String>) {
+    /// What makes two rows speak of the same alarm.
+    pub(super) fn key(&self) -> AlertKey {
         (self.alarm.clone(), self.source_type.clone(), self.source_id.clone())
     }
 
+    /// The alarm; None: this version does not know it.
+    fn known(&self) -> Option<Alarm> {
+        Alarm::ALL.into_iter().find(|alarm| alarm.word() == self.alarm)
+    }
+
+    /// The name of its rule and runbook.
+    pub fn rule(&self) -> &str {
+        match self.known() {
+            Some(alarm) => alarm.rule(),
+            None => &self.alarm,
+        }
+    }
+
+    /// `critical` or `warning`.
+    pub fn severity(&self) -> &'static str {
+        self.known().map_or(Severity::Warning, Alarm::severity).word()
+    }
+
     fn finding(&self) -> Option<Finding> {
-        let source = SourceId {
-            source_type: self.source_type.clone().unwrap_or_default(),
-            source_id: self.source_id.clone().unwrap_or_default(),
-        };
-        let alarm = Alarm::ALL.into_iter().find(|alarm| alarm.word() == self.alarm)?;
+        let source =
+            SourceId::new(self.source_type.clone().unwrap_or_default(), self.source_id.clone().unwrap_or_default());
+        let alarm = self.known()?;
         Some(Finding { alarm, source, since: self.since, summary: self.summary.clone() })
     }
 }

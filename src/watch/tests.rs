@@ -8,11 +8,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
 use super::alarms::State;
+use super::limits::Rhythm;
 use super::*;
 use crate::fleet::ids::BootId;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 
-const SILENCE: Duration = Duration::from_secs(40);
+const RHYTHM: Rhythm = Rhythm {
+    silence: Duration::from_secs(40),
+    cycle: Duration::from_secs(30),
+    beat: Duration::from_secs(10),
+    progress: Duration::from_secs(600),
+};
 
 struct World {
     dir: tempfile::TempDir,
@@ -38,6 +44,23 @@ fn process(kind: &str, number: u128) -> Process {
     }
 }
 
+fn config(data_dir: &std::path::Path) -> WatchConfig {
+    WatchConfig {
+        data_dir: data_dir.to_path_buf(),
+        spool_dir: data_dir.join("spool"),
+        spool_cap_bytes: 1 << 30,
+        round: Duration::from_secs(5),
+        call_limit: Duration::from_secs(5),
+        limits: Limits { disk_free_min_bytes: 0, ..Limits::of(RHYTHM) },
+        hysteresis: Hysteresis { hold: Duration::ZERO, clear: Duration::ZERO },
+        user_task_limit: 5,
+        canary_every: Duration::from_secs(20),
+        plant: None,
+        channels: Channels::default(),
+        process: process("watch", 2),
+    }
+}
+
 impl World {
     async fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
@@ -60,16 +83,7 @@ impl World {
     }
 
     fn watch(&self) -> Watch {
-        let config = WatchConfig {
-            data_dir: self.dir.path().to_path_buf(),
-            round: Duration::from_secs(5),
-            call_limit: Duration::from_secs(5),
-            limits: WatchConfig::limits_for(SILENCE, Duration::from_secs(30)),
-            hysteresis: Hysteresis { hold: Duration::ZERO, clear: Duration::ZERO },
-            webhook: None,
-            process: process("watch", 2),
-        };
-        Watch::open(self.store.clone(), config).unwrap()
+        Watch::open(self.store.clone(), config(self.dir.path())).unwrap()
     }
 
     /// A row of the orchestrator arrives.
@@ -144,7 +158,7 @@ async fn a_dead_orchestrator_is_no_silence_but_rings_by_itself() {
     let mut watch = world.watch();
     world.row().await;
     assert_eq!(world.round(&mut watch, 0).await, [""; 0]);
-    world.micros.fetch_add(89_000_000, Ordering::SeqCst);
+    world.micros.fetch_add(39_000_000, Ordering::SeqCst);
     assert_eq!(words(&watch.step().await), [""; 0]);
     world.micros.fetch_add(1_000_000, Ordering::SeqCst);
     assert_eq!(words(&watch.step().await), ["firing orchestrator_dead orchestrator-1"]);

@@ -43,6 +43,7 @@ create unique index tasks_idempotency_key on tasks (idempotency_key) where idemp
 create index tasks_queued on tasks (created_at, id) where status = 'Queued';
 create index tasks_in_hand_of_user on tasks (user_id) where status = 'In Progress';
 create index tasks_in_hand_of_worker on tasks (worker_id) where status = 'In Progress';
+create index tasks_ended on tasks (generation_processed_at, status) where generation_processed_at is not null;
 create index tasks_newest on tasks (created_at desc, id desc);
 create index tasks_of_user on tasks (user_id, status);
 

@@ -145,12 +145,13 @@ fn filter(level: Level) -> EnvFilter {
         Level::Warning => "warn",
         Level::Error | Level::Critical => "error",
     };
-    EnvFilter::new(format!("warn,dogwatch={own}"))
+    // The canary is to come back at any level.
+    EnvFilter::new(format!("warn,dogwatch={own},dogwatch::canary=info"))
 }
 
 fn own_or_warning() -> EnvFilter {
     // What programs print is for `dogwatch logs`, not for the orchestrator's console.
-    EnvFilter::new("warn,dogwatch=info,dogwatch::program=off")
+    EnvFilter::new("warn,dogwatch=info,dogwatch::program=off,dogwatch::canary=off")
 }
 
 /// The recorder of a command that ends soon.

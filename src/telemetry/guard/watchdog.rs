@@ -188,6 +188,8 @@ impl View {
             ("ring_promise", json!(ring.backing().to_string())),
             ("refused", json!(counters.refused_total())),
             ("half_written", json!(counters.half_written)),
+            ("lost", json!(counters.refused_total() + counters.half_written + counters.lost_aside())),
+            ("spool_low", json!(self.recorder.is_spool_low())),
             ("spooler_restarts", json!(self.spooler.pulse().restarts())),
             ("exporters", json!(exporters)),
         ];
@@ -262,6 +264,8 @@ fn exporter(slot: &Slot) -> Value {
         "state": state(&facts.state),
         "delivered": facts.delivered,
         "pending": facts.pending.records,
+        "rejected": facts.rejected,
+        "quarantined": facts.quarantined,
         "last_error": facts.last_error.map(|(_, text)| text),
     })
 }

@@ -1,12 +1,25 @@
 //! Rules in virtual time: what must ring, when, and what must not.
 
-use super::*;
+mod fleet;
+mod recorders;
+mod silence;
 
-const LIMITS: Limits = Limits {
-    silence: Duration::from_secs(40),
-    database_away: Duration::from_secs(20),
-    orchestrator_dead: Duration::from_secs(90),
+use super::*;
+use crate::watch::limits::Rhythm;
+use crate::watch::observation::{
+    Away, CanarySeen, DecisionSeen, DiskSeen, FleetSeen, LiveSource, Stage, WorkerSeen,
 };
+
+const RHYTHM: Rhythm = Rhythm {
+    silence: Duration::from_secs(40),
+    cycle: Duration::from_secs(30),
+    beat: Duration::from_secs(10),
+    progress: Duration::from_secs(600),
+};
+
+fn limits() -> Limits {
+    Limits::of(RHYTHM)
+}
 
 fn at(second: i64) -> Time {
     clock::from_micros((1_000_000 + second) * 1_000_000)
@@ -14,10 +27,11 @@ fn at(second: i64) -> Time {
 
 fn source(name: &str, since: i64, alive_at: i64, newest: Option<i64>) -> LiveSource {
     LiveSource {
-        id: SourceId { source_type: "worker".to_owned(), source_id: name.to_owned() },
+        id: SourceId::new("worker", name),
         since: at(since),
         alive_at: at(alive_at),
         newest: newest.map(at),
+        newest_made: newest.map(at),
         is_orchestrator: false,
     }
 }
@@ -26,102 +40,65 @@ fn seen(now: i64, sources: Vec<LiveSource>) -> Observation {
     let changed_at = sources.iter().map(|source| source.alive_at).max();
     Observation {
         now: at(now),
-        watching_since: at(-1_000),
+        watching_since: at(-10_000),
         database_away: None,
         rows_unreadable: None,
         sources,
         changed_at,
+        fleet: FleetSeen::default(),
+        recorders: Vec::new(),
+        disk: DiskSeen {
+            spool_bytes: Some(0),
+            spool_cap_bytes: 100,
+            free_bytes: Some(1 << 40),
+            folder: "/data".to_owned(),
+        },
+        canary: CanarySeen::default(),
     }
 }
 
 /// Findings as `alarm source`, in order.
 fn check(seen: &Observation, expected: &[&str]) {
-    let found: Vec<_> = findings(seen, &LIMITS)
+    let found: Vec<_> = findings(seen, &limits())
         .iter()
         .map(|finding| format!("{} {}", finding.alarm.word(), finding.source.source_id).trim().to_owned())
         .collect();
     assert_eq!(found, expected, "{seen:?}");
 }
 
-#[test]
-fn a_source_that_lives_and_writes_nothing_is_silent() {
-    check(&seen(39, vec![source("w1", -500, 39, Some(0))]), &[]);
-    check(&seen(40, vec![source("w1", -500, 39, Some(0)), source("w2", -500, 39, Some(30))]), &["log_silence w1"]);
-    check(&seen(40, vec![source("w1", -500, 30, Some(0))]), &["log_silence w1", "all_silent"]);
-}
-
-#[test]
-fn a_source_that_never_wrote_is_silent_from_its_start() {
-    check(&seen(39, vec![source("w1", 0, 39, None)]), &[]);
-    check(&seen(45, vec![source("w1", 0, 44, None)]), &["log_silence w1", "all_silent"]);
-}
-
-#[test]
-fn the_field_case_logging_dies_at_a_start_while_workers_are_created() {
-    let mut restarted = source("orchestrator", 0, 60, None);
-    restarted.is_orchestrator = true;
-    let workers = vec![restarted, source("w1", 20, 60, None), source("w2", 55, 60, None)];
-    check(&seen(61, workers), &["log_silence orchestrator", "log_silence w1", "all_silent"]);
-}
-
-#[test]
-fn dead_sources_and_a_quiet_fleet_are_no_silence() {
-    let killed = source("w1", -500, 14, Some(0));
-    check(&seen(100, vec![killed, source("w2", -500, 99, Some(95))]), &[]);
-    let frozen = seen(3_600, vec![source("w1", -500, 1, Some(0)), source("w2", -500, 2, Some(0))]);
-    check(&frozen, &[]);
-    check(&seen(3_600, vec![]), &[]);
-}
-
-#[test]
-fn the_first_evidence_after_a_gap_is_held_against_nobody() {
-    let mut after = seen(1_000, vec![source("w1", -500, 999, Some(0))]);
-    after.watching_since = at(990);
-    check(&after, &[]);
-    after.now = at(1_030);
-    after.sources[0].alive_at = at(1_030);
-    after.changed_at = Some(at(1_030));
-    check(&after, &["log_silence w1", "all_silent"]);
-}
-
-#[test]
-fn rows_that_cannot_be_read_back_are_evidence_of_silence() {
-    let mut locked = seen(45, vec![source("w1", -500, 44, Some(0))]);
-    locked.rows_unreadable = Some("database is locked".to_owned());
-    let found = findings(&locked, &LIMITS);
-    assert_eq!(found.len(), 2);
-    assert!(found[0].summary.contains("database is locked"), "{}", found[0].summary);
-    assert_eq!(found[0].since, at(0));
-}
-
-#[test]
-fn a_database_that_is_away_rings_alone() {
-    let mut away = seen(19, vec![source("w1", -500, 0, Some(-100))]);
-    away.database_away = Some(Away { since: at(0), error: "no route".to_owned() });
-    check(&away, &[]);
-    away.now = at(20);
-    check(&away, &["database_away"]);
-}
-
-#[test]
-fn an_orchestrator_without_sign_of_life_is_dead() {
-    let mut orchestrator = source("o1", -500, 0, Some(0));
-    orchestrator.is_orchestrator = true;
-    check(&seen(89, vec![orchestrator.clone()]), &[]);
-    check(&seen(90, vec![orchestrator.clone()]), &["orchestrator_dead o1"]);
-    orchestrator.is_orchestrator = false;
-    check(&seen(90, vec![orchestrator]), &[]);
+/// The summary of the only finding.
+fn summary(seen: &Observation) -> String {
+    let found = findings(seen, &limits());
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].summary.clone()
 }
 
 #[test]
 fn what_cannot_be_judged_is_not_called_well() {
+    let words =
+        |seen: &Observation| unjudged(seen, &limits()).iter().map(|a| a.word()).collect::<Vec<_>>().join(" ");
     let mut start = seen(0, vec![]);
-    assert_eq!(unjudged(&start, &LIMITS), []);
+    assert_eq!(words(&start), "");
     start.watching_since = at(-50);
-    assert_eq!(unjudged(&start, &LIMITS), [Alarm::OrchestratorDead]);
+    assert_eq!(words(&start), "no_worker_alive");
+    start.watching_since = at(-45);
+    assert_eq!(words(&start), "no_worker_alive canary");
     start.watching_since = at(-30);
-    assert_eq!(unjudged(&start, &LIMITS), [Alarm::LogSilence, Alarm::AllSilent, Alarm::OrchestratorDead]);
-    start.watching_since = at(-1_000);
+    assert_eq!(words(&start), "log_silence all_silent orchestrator_dead no_worker_alive workers_unheard canary");
+    start.watching_since = at(-10_000);
+    start.rows_unreadable = Some("locked".to_owned());
+    assert_eq!(words(&start), "records_lost spool_full exporter_blocked clock_skew");
     start.database_away = Some(Away { since: at(0), error: "no route".to_owned() });
-    assert_eq!(unjudged(&start, &LIMITS), [Alarm::LogSilence, Alarm::AllSilent, Alarm::OrchestratorDead]);
+    assert_eq!(unjudged(&start, &limits()).len(), Alarm::ALL.len() - 2, "all but the database and the disk");
+}
+
+#[test]
+fn the_defaults_notice_death_and_silence_within_a_minute() {
+    for silence in [6, 40] {
+        let limits = Limits::of(Rhythm { silence: Duration::from_secs(silence), ..RHYTHM });
+        let round = Duration::from_secs(5);
+        for limit in [limits.silence, limits.database_away, limits.orchestrator_dead, limits.workers_unheard] {
+            assert!(limit + round * 3 <= crate::watch::limits::NOTICED_WITHIN, "{limit:?}");
+        }
+    }
 }

@@ -1,0 +1,114 @@
+//! Workers, tasks and the newest decision, reduced to what rules ask for.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Time;
+use crate::fleet::decision::{Decision, GateName, Verdict};
+use crate::fleet::snapshot::Worker;
+use crate::fleet::state::WorkerState;
+use crate::fleet::task::Bucket;
+use crate::store::{DecisionRow, Watched};
+use crate::watch::observation::{Blocked, DecisionSeen, FleetSeen, Stage, WorkerSeen};
+
+/// Since when what the newest decision says has been so.
+#[derive(Debug, Default)]
+pub(super) struct Decisions {
+    /// There was and will be no other look: the oldest waiting task says how long things have stood.
+    is_single: bool,
+    desired_since: Option<Time>,
+    blocked: Option<(GateName, Time)>,
+    unknown_pods: BTreeMap<String, Time>,
+}
+
+impl Decisions {
+    /// For one look.
+    pub(super) fn single() -> Decisions {
+        Decisions { is_single: true, ..Decisions::default() }
+    }
+
+    /// The newest decision, with the times since which it has said so.
+    pub(super) fn seen(&mut self, row: Option<&DecisionRow>, read: &Watched) -> Option<DecisionSeen> {
+        let row = row?;
+        let oldest = read.demand.live.as_ref().and_then(|live| live.oldest_claimable_at);
+        let first_seen = if self.is_single { oldest.unwrap_or(row.at).min(row.at) } else { row.at };
+        self.desired_since =
+            (row.decision.desired > 0).then(|| self.desired_since.unwrap_or(first_seen).min(row.at));
+        let blocking = blocking(&row.decision);
+        let before = self.blocked.take();
+        let blocked = blocking.map(|(gate, reason)| {
+            let since = before.filter(|(other, _)| *other == gate).map_or(first_seen, |(_, since)| since);
+            self.blocked = Some((gate, since));
+            Blocked { gate: gate.word().to_owned(), reason, since }
+        });
+        let pods = row.snapshot.live.iter().flat_map(|live| &live.unknown_pods);
+        let known = std::mem::take(&mut self.unknown_pods);
+        for pod in pods {
+            let name = pod.pod_id.0.clone();
+            let since = known.get(&name).copied().unwrap_or(row.at);
+            let since = if self.is_single { pod.created_at.unwrap_or(since) } else { since };
+            self.unknown_pods.insert(name, since);
+        }
+        Some(DecisionSeen {
+            at: row.at,
+            desired: row.decision.desired,
+            desired_since: self.desired_since,
+            blocked,
+            unknown_pods: self.unknown_pods.clone().into_iter().collect(),
+        })
+    }
+}
+
+/// The first gate that keeps back what is wanted. A fleet at its ceiling is as large as it may be,
+/// and one at its rate goes on in the next cycle: neither is an obstacle.
+fn blocking(decision: &Decision) -> Option<(GateName, String)> {
+    let wanted = decision.live.as_ref().map_or(decision.spawn, |live| live.wanted);
+    let empty = decision.capacity.active + decision.capacity.spawning == 0;
+    let obstacle = |gate: GateName| match gate {
+        GateName::Max => empty,
+        GateName::RateLimit | GateName::Min => false,
+        _ => true,
+    };
+    let gates = decision.gates.iter().filter(|gate| gate.verdict == Verdict::Block && obstacle(gate.gate));
+    gates.map(|gate| (gate.gate, gate.reason.clone())).next().filter(|_| wanted > 0)
+}
+
+pub(super) fn seen(read: &Watched, decision: Option<DecisionSeen>) -> FleetSeen {
+    let (ended, live): (Vec<&Worker>, Vec<&Worker>) = read.workers.iter().partition(|worker| worker.is_ended());
+    let counts = |worker: &&&Worker| worker.outcome().is_some_and(|outcome| outcome.counts_for_breaker());
+    let demand = read.demand.live.as_ref();
+    FleetSeen {
+        newest_beat: read.workers.iter().filter_map(|worker| worker.last_heartbeat_at).max(),
+        workers: live.into_iter().filter_map(worker_seen).collect(),
+        failed: ended.iter().filter(counts).count(),
+        ended: ended.len(),
+        claimable: demand.and_then(|live| live.buckets.get(&Bucket::Claimable)).copied().unwrap_or(0),
+        oldest_claimable: demand.and_then(|live| live.oldest_claimable_at),
+        tasks_recent: read.tasks_recent,
+        tasks_before: read.tasks_before,
+        decision,
+    }
+}
+
+fn worker_seen(worker: &Worker) -> Option<WorkerSeen> {
+    let live = worker.live.as_ref()?;
+    let stage = match live.state {
+        WorkerState::Planned
+        | WorkerState::Requesting
+        | WorkerState::Created
+        | WorkerState::Provisioning
+        | WorkerState::Starting => Stage::Coming,
+        WorkerState::Ambiguous => Stage::Ambiguous,
+        WorkerState::Alive | WorkerState::Idle => Stage::Idle,
+        WorkerState::Busy => Stage::Busy,
+        WorkerState::Draining | WorkerState::Terminating => Stage::Leaving,
+        WorkerState::Rejected | WorkerState::Gone => return None,
+    };
+    Some(WorkerSeen {
+        id: worker.id.0.clone(),
+        created_at: worker.created_at,
+        stage,
+        stage_since: live.state_since,
+        last_heartbeat: worker.last_heartbeat_at,
+        progress_at: live.progress_at,
+    })
+}

@@ -1,0 +1,84 @@
+//! Recorders, disk, canary, clocks.
+
+use super::*;
+use crate::watch::observation::RecorderSeen;
+
+fn recorder(lost_at: Option<i64>) -> RecorderSeen {
+    RecorderSeen {
+        source: SourceId::new("worker", "w1"),
+        lost: 7,
+        lost_at: lost_at.map(at),
+        spool_low: false,
+        pending: 0,
+        blocked: Vec::new(),
+        at: at(0),
+    }
+}
+
+fn with(now: i64, recorder: RecorderSeen) -> Observation {
+    Observation { recorders: vec![recorder], ..seen(now, vec![]) }
+}
+
+#[test]
+fn a_loss_is_told_for_a_while() {
+    check(&with(0, recorder(None)), &[]);
+    check(&with(599, recorder(Some(0))), &["records_lost w1"]);
+    check(&with(600, recorder(Some(0))), &[]);
+    assert!(summary(&with(1, recorder(Some(0)))).contains("has lost 7 records"));
+}
+
+#[test]
+fn a_blocked_exporter_and_a_full_spool_are_named() {
+    let blocked = vec![("otlp".to_owned(), "401 Unauthorized".to_owned())];
+    let held = with(0, RecorderSeen { blocked, ..recorder(None) });
+    check(&held, &["exporter_blocked w1"]);
+    assert!(summary(&held).contains("otlp") && summary(&held).contains("401"));
+    check(&with(0, RecorderSeen { spool_low: true, ..recorder(None) }), &["spool_full w1"]);
+}
+
+#[test]
+fn the_disk_of_this_machine_is_judged_also_without_a_database() {
+    let mut full = seen(0, vec![]);
+    full.disk.spool_bytes = Some(79);
+    check(&full, &[]);
+    full.disk.spool_bytes = Some(80);
+    check(&full, &["spool_full"]);
+    full.disk.free_bytes = Some((64 << 20) - 1);
+    full.database_away = Some(Away { since: at(-100), error: "full".to_owned() });
+    check(&full, &["disk_full", "spool_full", "database_away"]);
+    full.disk = DiskSeen { spool_cap_bytes: 100, ..DiskSeen::default() };
+    check(&full, &["database_away"]);
+}
+
+#[test]
+fn a_canary_that_does_not_come_back_or_comes_back_changed() {
+    let mut waiting = seen(49, vec![]);
+    waiting.canary.under_way_since = Some(at(0));
+    check(&waiting, &[]);
+    waiting.now = at(50);
+    check(&waiting, &["canary"]);
+    waiting.watching_since = at(10);
+    check(&waiting, &[]);
+    let mut changed = seen(0, vec![]);
+    changed.canary.changed = Some("text a became b".to_owned());
+    check(&changed, &["canary"]);
+}
+
+#[test]
+fn a_clock_that_is_off_is_told_from_a_late_delivery() {
+    let skewed = |made: i64, pending: u64| {
+        let mut late = source("w1", -500, 99, Some(95));
+        late.newest_made = Some(at(made));
+        let mut known = recorder(None);
+        (known.pending, known.at) = (pending, at(90));
+        Observation { recorders: vec![known], ..seen(100, vec![late]) }
+    };
+    check(&skewed(95, 0), &[]);
+    check(&skewed(124, 0), &[]);
+    check(&skewed(125, 0), &["clock_skew w1"]);
+    check(&skewed(65, 0), &["clock_skew w1"]);
+    check(&skewed(65, 5_000), &[]);
+    let mut unknown = skewed(65, 0);
+    unknown.recorders.clear();
+    check(&unknown, &[]);
+}
