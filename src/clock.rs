@@ -5,8 +5,12 @@
 //! otherwise round differently and the same record would get two keys. Not for measuring what a
 //! database did: database times are compared only with database times (invariant I9).
 
+mod timer;
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
+
+pub use timer::{Driven, Sleep, Timer};
 
 /// An instant in UTC, whole microseconds.
 pub type Time = jiff::Timestamp;

@@ -32,7 +32,7 @@ use self::lease::LeaseKeeper;
 use self::observer::{Observer, Turn};
 use crate::backoff::Backoff;
 use crate::catalogue;
-use crate::clock;
+use crate::clock::{Time, Timer};
 use crate::error;
 use crate::fleet::decision::{Decision, decide};
 use crate::fleet::ids::{PodId, WorkerId};
@@ -108,14 +108,20 @@ struct Scene {
     store: Arc<dyn Store>,
     provider: Arc<dyn Provider>,
     config: Config,
+    timer: Timer,
 }
+
+/// What makes a decision of a snapshot, a policy and an instant.
+pub type Decide = fn(&Snapshot, &Policy, Time) -> Decision;
 
 /// The orchestrator.
 pub struct Orchestrator {
     scene: Scene,
     lease: LeaseKeeper,
     observer: Observer,
+    decide: Decide,
     cycle: i64,
+    cycle_at: Duration,
     failures: u32,
     registered: bool,
 }
@@ -123,32 +129,54 @@ pub struct Orchestrator {
 impl Orchestrator {
     /// An orchestrator before its first cycle.
     pub fn new(store: Arc<dyn Store>, provider: Arc<dyn Provider>, config: Config) -> Orchestrator {
+        Orchestrator::with(store, provider, config, Timer::Machine, decide)
+    }
+
+    /// An orchestrator that lives by another time or decides by other rules: for simulations.
+    pub fn with(
+        store: Arc<dyn Store>,
+        provider: Arc<dyn Provider>,
+        config: Config,
+        timer: Timer,
+        decide: Decide,
+    ) -> Orchestrator {
         let name = format!("{}.{}", config.fleet, config.env);
         let lease = LeaseKeeper::new(name, config.process.boot_id, config.lease);
-        let observer = Observer::new(clock::monotonic());
-        let scene = Scene { store, provider, config };
-        Orchestrator { scene, lease, observer, cycle: 0, failures: 0, registered: false }
+        let now = timer.monotonic();
+        let observer = Observer::new(now);
+        let scene = Scene { store, provider, config, timer };
+        Orchestrator { scene, lease, observer, decide, cycle: 0, cycle_at: now, failures: 0, registered: false }
     }
 
     /// Cycles until the stop, then says good-bye.
     pub async fn run(mut self, mut stop: Stop) {
-        let mut cycle_at = clock::monotonic();
         loop {
-            let now = clock::monotonic();
-            if now >= cycle_at {
-                let wait = match self.cycle().await {
-                    Ok(_) => self.period(),
-                    Err(_) => self.wait_after_failure(),
-                };
-                cycle_at = now + wait;
-            } else {
-                self.between_cycles(now).await;
-            }
-            let wait = cycle_at.saturating_sub(clock::monotonic()).min(self.scene.config.lease.renew);
+            let wait = self.step().await;
             if stop.raised_within(wait).await {
                 break;
             }
         }
+        self.leave().await;
+    }
+
+    /// One turn of the loop: a cycle where one is due, else a look at the lease. Returns how long to
+    /// wait before the next turn.
+    pub async fn step(&mut self) -> Duration {
+        let now = self.scene.timer.monotonic();
+        if now >= self.cycle_at {
+            let wait = match self.cycle().await {
+                Ok(_) => self.period(),
+                Err(_) => self.wait_after_failure(),
+            };
+            self.cycle_at = now + wait;
+        } else {
+            self.between_cycles(now).await;
+        }
+        self.cycle_at.saturating_sub(self.scene.timer.monotonic()).min(self.scene.config.lease.renew)
+    }
+
+    /// Says good-bye, as [`StopWorkers`] has it.
+    pub async fn leave(mut self) {
         farewell::say(&self.scene, &mut self.lease).await;
     }
 
@@ -172,16 +200,16 @@ impl Orchestrator {
         let boot_id = self.scene.config.process.boot_id;
         // Whatever span the loop runs in: a cycle is a trace of its own.
         let span = tracing::info_span!(parent: None, "cycle", cycle = self.cycle, %boot_id);
-        let began = clock::monotonic();
+        let began = self.scene.timer.monotonic();
         let result = self.turn().instrument(span.clone()).await;
         metrics::histogram!(catalogue::CYCLE_DURATION.name)
-            .record(clock::monotonic().saturating_sub(began).as_secs_f64());
+            .record(self.scene.timer.monotonic().saturating_sub(began).as_secs_f64());
         span.in_scope(|| self.told(&result));
         result
     }
 
     async fn turn(&mut self) -> Result<CycleReport, CycleError> {
-        let now = clock::monotonic();
+        let now = self.scene.timer.monotonic();
         let registered = self.register().await;
         registered.map_err(|source| self.database("say that this process lives", source))?;
         let kept = self.lease.keep(&*self.scene.store, now).await;
@@ -194,8 +222,8 @@ impl Orchestrator {
         let turn = Turn { cycle: self.cycle, term: held.as_ref().map(|lease| lease.term), now };
         let observe = self.observer.observe(&self.scene, turn);
         let snapshot = observe.instrument(tracing::info_span!("observe")).await?;
-        let decision =
-            tracing::info_span!("decide").in_scope(|| decide(&snapshot, &self.scene.config.policy, snapshot.as_of));
+        let decision = tracing::info_span!("decide")
+            .in_scope(|| (self.decide)(&snapshot, &self.scene.config.policy, snapshot.as_of));
         gauges::set(&snapshot, &decision, held.is_some());
         let leads = held.is_some();
         let acted = match held {
@@ -266,7 +294,7 @@ impl Orchestrator {
     }
 
     fn database(&self, doing: &'static str, source: StoreError) -> CycleError {
-        CycleError::Database { doing, age_seconds: self.observer.age_seconds(clock::monotonic()), source }
+        CycleError::Database { doing, age_seconds: self.observer.age_seconds(self.scene.timer.monotonic()), source }
     }
 
     fn period(&self) -> Duration {
@@ -282,7 +310,8 @@ impl Orchestrator {
     fn wait_after_failure(&self) -> Duration {
         let period = self.period();
         let backoff = Backoff { base: period, ceiling: FAILED_WAIT_MAX.max(period), jitter: 0.2 };
-        let random = uuid::Uuid::new_v4().as_u128() as u32;
+        // As good as random beside another process, and the same again in a simulation.
+        let random = (self.scene.config.process.boot_id.0.as_u128() as u32).rotate_left(self.failures);
         backoff.delay(self.failures.saturating_sub(1), f64::from(random) / f64::from(u32::MAX))
     }
 }
@@ -293,7 +322,7 @@ impl Scene {
     async fn within<T>(&self, call: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
         let limit = self.config.lease.margin;
         let late = || ProviderError::Ambiguous(format!("no answer within {} s", limit.as_secs()));
-        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late()))
+        self.timer.within(limit, call).await.unwrap_or_else(|| Err(late()))
     }
 
     /// The span of a call to the provider.

@@ -14,7 +14,6 @@ use tracing::Instrument as _;
 
 use super::{CycleError, Scene, reconciler, token};
 use crate::catalogue;
-use crate::clock;
 use crate::error;
 use crate::fleet::decision::{Action, Decision};
 use crate::fleet::ids::{PodId, WorkerId};
@@ -218,7 +217,7 @@ impl<'a> Executor<'a> {
         if *self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             return Err("not done: another orchestrator leads".to_owned());
         }
-        if clock::monotonic() >= self.until {
+        if self.scene.timer.monotonic() >= self.until {
             return Err("not done: the lease is too close to its end".to_owned());
         }
         Ok(())

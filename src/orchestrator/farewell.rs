@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use super::{ACTOR, LeaseKeeper, Scene, executor};
-use crate::clock;
 use crate::error;
 use crate::fleet::ids::{PodId, WorkerId};
 use crate::fleet::outcome::Outcome;
@@ -31,10 +30,10 @@ pub enum StopWorkers {
 /// Says good-bye.
 pub(super) async fn say(scene: &Scene, lease: &mut LeaseKeeper) {
     if scene.config.on_stop == StopWorkers::Drain {
-        if let Err(failure) = lease.keep(&*scene.store, clock::monotonic()).await {
+        if let Err(failure) = lease.keep(&*scene.store, scene.timer.monotonic()).await {
             tracing::warn!(error = error::chain(&failure), "stopped without ending the workers");
         }
-        if let Some(held) = lease.held(clock::monotonic()).cloned() {
+        if let Some(held) = lease.held(scene.timer.monotonic()).cloned() {
             end_all(scene, &held).await;
         }
     }
@@ -56,7 +55,7 @@ async fn end_all(scene: &Scene, lease: &Lease) {
         if ours(scene).await.iter().all(|(_, pod)| pod.status.is_over()) {
             break;
         }
-        tokio::time::sleep(LOOK).await;
+        scene.timer.sleep(LOOK).await;
     }
     let mut ends = Vec::new();
     for (worker, pod) in &pods {
