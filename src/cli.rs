@@ -15,6 +15,7 @@ mod node;
 mod open;
 mod render;
 mod replay;
+mod run;
 mod ship;
 mod snapshot;
 mod spool;
@@ -83,6 +84,7 @@ fn dispatch(cli: Cli) -> Outcome {
     let flags = cli.flags();
     match cli.command {
         Command::Up(args) => up::main(&args, flags),
+        Command::Run(args) => run::main(args, flags),
         Command::Demo(_) if !flags.is_empty() => Err(BadInput::new(
             "--data-dir has no meaning for demo, which works in a throwaway folder",
             "leave it out, or use it with `dogwatch up`",

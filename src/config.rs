@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fleet::policy::Policy;
+use crate::orchestrator::LeaseConfig;
 use crate::telemetry::exporter::supabase::SupabaseConfig;
 use crate::telemetry::record::Level;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Bearer token for everything but RPC, /livez and /readyz; none on loopback.
     pub token: Option<Secret>,
+    /// How leadership is kept.
+    pub lease: LeaseConfig,
     /// The fleet's numbers.
     pub policy: Policy,
     /// The recorder's numbers.

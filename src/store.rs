@@ -31,6 +31,7 @@ mod conformance;
 mod differential;
 mod log_rows;
 pub mod memory;
+pub mod postgres;
 mod rows;
 mod snapshot_body;
 pub mod sqlite;
@@ -63,6 +64,12 @@ pub enum StoreError {
     #[error("the schema is not usable: {detail}; run `dogwatch migrate`")]
     Schema {
         /// What is wrong.
+        detail: String,
+    },
+    /// The database's URL cannot be used.
+    #[error("the database's address cannot be used: {detail}")]
+    Address {
+        /// What is wrong, without the URL.
         detail: String,
     },
     /// The database's file cannot be used; nothing was changed.

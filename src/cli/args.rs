@@ -38,6 +38,8 @@ impl Cli {
 pub(super) enum Command {
     /// Runs everything on this machine: orchestrator, gateway, watch, agents as local processes.
     Up(UpArgs),
+    /// The orchestrator for production, on the Postgres of DATABASE_URL; several may run, one leads.
+    Run(RunArgs),
     /// A one-minute story on real work in a throwaway folder, with a verdict.
     Demo(DemoArgs),
     /// Runs beside the user's program: registers, claims, runs, captures, reports.
@@ -100,6 +102,32 @@ pub(super) struct UpArgs {
     /// Most workers (MAX_ACTIVE_GPUS) [default: the machine's cores, at least 2].
     #[arg(long, value_name = "N")]
     pub max_workers: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Who makes the machines of the workers.
+    #[arg(long, value_enum)]
+    pub provider: ProviderName,
+    /// Address of the gateway; anything but loopback needs DOGWATCH_TOKEN [default: 127.0.0.1:7411].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Most workers (MAX_ACTIVE_GPUS) [default: 10].
+    #[arg(long, value_name = "N")]
+    pub max_workers: Option<u32>,
+    /// Keep no watch running: it runs somewhere else.
+    #[arg(long)]
+    pub no_watch: bool,
+    /// With --provider local: the program that agents run tasks with.
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub program: Vec<String>,
+}
+
+/// A provider by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ProviderName {
+    /// Agents are processes on this machine.
+    Local,
 }
 
 #[derive(Debug, Args)]

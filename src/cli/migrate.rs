@@ -8,16 +8,20 @@ use super::args::MigrateArgs;
 use super::{Outcome, open, render};
 use crate::config::{Config, Profile};
 use crate::error::{BadInput, Exit};
+use crate::store::postgres::MIGRATIONS;
+use crate::telemetry::exporter::postgres::Address;
+use crate::telemetry::exporter::postgres::schema::{self, Mode};
 use crate::telemetry::exporter::sqlite::RowWriter;
 
 pub(super) async fn main(args: MigrateArgs, flags: Vec<(&'static str, String)>) -> Outcome {
     let config = Config::load(Profile::Up, &flags)?;
-    if config.values.get("DATABASE_URL").is_some() {
-        return Err(BadInput::new(
-            "DATABASE_URL is set, and this version keeps fleets in SQLite only",
-            "unset DATABASE_URL to migrate the data folder",
-        )
-        .into());
+    if let Some(url) = config.values.text("DATABASE_URL") {
+        let address =
+            Address::parse(&url).map_err(|error| BadInput::new(error.to_string(), "correct DATABASE_URL"))?;
+        let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+        let done = schema::migrate_with(&address, MIGRATIONS, mode, None, crate::clock::now()).await?;
+        render::json("databases", &[done])?;
+        return Ok(Exit::Ok);
     }
     let files = [config.fleet_db(), config.logs_db()];
     let before = [version(&files[0]).await?, version(&files[1]).await?];

@@ -41,13 +41,31 @@ const MEMBERS_END_WITHIN: Duration = Duration::from_secs(8);
 /// Time the recorder has to write and deliver what is left.
 const DELIVER_WITHIN: Duration = Duration::from_secs(10);
 
-/// What differs between `up` and `demo`.
+/// What differs between `up`, `run` and `demo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Story {
     /// Workers and watch outlive a killed orchestrator, and are taken over by the next.
     Up,
+    /// One of several orchestrators on one database; workers outlive its end, too.
+    Run,
     /// Nothing outlives this process; its console is quiet.
     Demo,
+}
+
+/// How a node works.
+#[derive(Debug, Clone)]
+pub(super) struct Manner {
+    pub(super) story: Story,
+    /// Whether a watch is kept running beside it.
+    pub(super) watch: bool,
+    /// The program of its agents; empty: none but commands.
+    pub(super) program: Vec<String>,
+}
+
+impl From<Story> for Manner {
+    fn from(story: Story) -> Manner {
+        Manner { story, watch: true, program: Vec::new() }
+    }
 }
 
 /// Everything on this machine.
@@ -59,7 +77,7 @@ pub(super) struct Node {
     others: Group,
     guard: telemetry::Guard,
     push: Option<MetricsPush>,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Node {
@@ -67,9 +85,13 @@ impl Node {
     ///
     /// # Errors
     /// The folder is taken or unusable, the port is in use: nothing was changed.
-    pub(super) async fn start(config: Config, story: Story) -> anyhow::Result<Node> {
+    pub(super) async fn start(config: Config, manner: impl Into<Manner>) -> anyhow::Result<Node> {
+        let manner = manner.into();
+        let story = manner.story;
         open::data_dir(&config)?;
-        let lock = lock_folder(&config)?;
+        // Several orchestrators of one machine may share a folder; the lease says who leads.
+        let lock = if story == Story::Run { None } else { Some(lock_folder(&config)?) };
+        open::check_sessions(&config).await?;
         let listener = bind(config.listen).await?;
         let address = listener.local_addr()?;
         let boot = BootId(uuid::Uuid::new_v4());
@@ -78,12 +100,16 @@ impl Node {
         let guard = install(settings, story)?;
         let metrics = metrics(push)?;
         let store = open::store(&config).await?;
-        members::end_old_lease(&config, &store, boot).await?;
+        if !open::is_shared(&config) {
+            members::end_old_lease(&config, &store, boot).await?;
+        }
         let (orchestrator, others) = (Group::new(), Group::new());
         metrics.keep_small(&others);
         members::start_gateway(&others, &config, &store, listener, metrics.render)?;
-        members::start_orchestrator(&orchestrator, &config, &store, process(&config, boot), address, story)?;
-        watch_child::start(&others, &config, story);
+        members::start_orchestrator(&orchestrator, &config, &store, process(&config, boot), address, &manner)?;
+        if manner.watch {
+            watch_child::start(&others, &config, story);
+        }
         tracing::info!(%address, fleet = config.lease_name(), version = env!("CARGO_PKG_VERSION"), "dogwatch is up");
         Ok(Node { config, store, address, orchestrator, others, guard, push: metrics.push, _lock: lock })
     }

@@ -1,11 +1,15 @@
-//! Which fleet a command is about: the data folder's.
+//! Which fleet a command is about: DATABASE_URL's where that is set, else the data folder's.
 
 use std::sync::Arc;
 
 use crate::config::{Config, Profile};
-use crate::error::BadInput;
-use crate::store::Store;
+use crate::error::{self, BadInput, Unavailable};
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{SqliteStore, TimeSource};
+use crate::store::{Store, StoreError};
+
+/// The setting that puts the fleet into Postgres.
+const DATABASE_URL: &str = "DATABASE_URL";
 
 /// The settings, and the fleet's store.
 pub(super) struct Opened {
@@ -21,8 +25,56 @@ pub(super) async fn fleet(flags: Vec<(&'static str, String)>) -> anyhow::Result<
     Ok(Opened { config, store })
 }
 
-/// The embedded store of the data folder.
+/// Whether the fleet's database may have other orchestrators.
+pub(super) fn is_shared(config: &Config) -> bool {
+    config.values.get(DATABASE_URL).is_some()
+}
+
+/// The fleet's store.
 pub(super) async fn store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    match config.values.text(DATABASE_URL) {
+        Some(url) => Ok(Arc::new(PostgresStore::open(&url, TimeSource::Database).await.map_err(explain)?)),
+        None => embedded(config).await,
+    }
+}
+
+/// Whether each connection to the fleet's database keeps its session; a data folder needs none.
+pub(super) async fn check_sessions(config: &Config) -> anyhow::Result<()> {
+    let Some(url) = config.values.text(DATABASE_URL) else { return Ok(()) };
+    let store = PostgresStore::new(&url, TimeSource::Database).map_err(explain)?;
+    if store.is_pooled_by_transaction().await.map_err(explain)? {
+        return Err(BadInput::new(
+            format!("DATABASE_URL leads to {} through a pooler in transaction mode", store.place()),
+            "use the direct connection, or the pooler in session mode (Supabase: port 5432 instead of 6543)",
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// What an error means for whoever typed a command.
+pub(super) fn explain(failed: StoreError) -> anyhow::Error {
+    let text = error::chain(&failed);
+    match failed {
+        StoreError::Unavailable { .. } => {
+            Unavailable { service: "the Postgres of DATABASE_URL".to_owned(), detail: text }.into()
+        }
+        StoreError::Schema { detail } => BadInput::new(
+            format!("the Postgres of DATABASE_URL cannot be used: {detail}"),
+            "run `dogwatch migrate`",
+        )
+        .into(),
+        StoreError::Address { detail } => BadInput::new(
+            "DATABASE_URL is no address of a Postgres",
+            format!("correct it ({detail}), or unset it to use the data folder"),
+        )
+        .into(),
+        other => anyhow::Error::new(other),
+    }
+}
+
+/// The embedded store of the data folder.
+async fn embedded(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let store = SqliteStore::open(&config.data_dir, TimeSource::Database).await.map_err(|error| {
         BadInput::new(
             format!("the fleet in {} cannot be opened: {}", config.data_dir.display(), crate::error::chain(&error)),

@@ -10,6 +10,7 @@ use super::values::{Origin, Values};
 use super::{Config, RecorderSettings, WatchSettings};
 use crate::error::BadInput;
 use crate::fleet::policy::{LOG_SILENCE_SECONDS_LIVE, Policy, PolicyLive};
+use crate::orchestrator::LeaseConfig;
 use crate::telemetry::exporter::supabase::SupabaseConfig;
 use crate::telemetry::record::Level;
 
@@ -80,6 +81,7 @@ impl Config {
                 .unwrap_or_else(|| format!("orchestrator-{}", hostname())),
             listen,
             token,
+            lease: lease(profile, &values)?,
             recorder: recorder(profile, &values),
             supabase: supabase(&values)?,
             watch: watch(profile, &values, watch_listen),
@@ -170,6 +172,30 @@ fn policy_live(profile: Profile, values: &Values) -> PolicyLive {
         progress_timeout_seconds: seconds("TASK_STUCK_TIMEOUT_SEC", base.progress_timeout_seconds),
         ..base
     }
+}
+
+/// A folder's own leader comes back at once; several orchestrators give each other more time.
+fn lease(profile: Profile, values: &Values) -> Result<LeaseConfig, BadInput> {
+    let seconds = Duration::from_secs;
+    let base = match profile {
+        Profile::Run => LeaseConfig::default(),
+        Profile::Up | Profile::Demo => LeaseConfig { ttl: seconds(30), renew: seconds(3), margin: seconds(10) },
+    };
+    let lease = LeaseConfig {
+        ttl: values.duration("DOGWATCH_LEASE_SECONDS").unwrap_or(base.ttl),
+        renew: values.duration("DOGWATCH_LEASE_RENEW_SECONDS").unwrap_or(base.renew),
+        margin: values.duration("DOGWATCH_LEASE_MARGIN_SECONDS").unwrap_or(base.margin),
+    };
+    if lease.renew + lease.margin >= lease.ttl {
+        return Err(BadInput::new(
+            format!(
+                "a lease of {:?} ends before it is renewed: every {:?}, and not within {:?} of its end",
+                lease.ttl, lease.renew, lease.margin
+            ),
+            "raise DOGWATCH_LEASE_SECONDS above DOGWATCH_LEASE_RENEW_SECONDS + DOGWATCH_LEASE_MARGIN_SECONDS",
+        ));
+    }
+    Ok(lease)
 }
 
 fn recorder(profile: Profile, values: &Values) -> RecorderSettings {
@@ -292,6 +318,13 @@ mod tests {
         assert_eq!(to(&[key]), "/data/logs.db; SUPABASE_SECRET_KEY is not used: SUPABASE_URL is not set");
         let error = config(Profile::Up, &[url, ("SUPABASE_SECRET_KEY", "sb_publishable_x")]).unwrap_err();
         assert!(error.to_string().contains("a publishable key"), "{error}");
+    }
+
+    #[test]
+    fn a_lease_that_ends_before_it_is_renewed_is_refused() {
+        assert_eq!(config(Profile::Run, &[]).unwrap().lease, LeaseConfig::default());
+        let error = config(Profile::Run, &[("DOGWATCH_LEASE_SECONDS", "20")]).unwrap_err();
+        assert!(error.to_string().contains("DOGWATCH_LEASE_RENEW_SECONDS"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Through a real gateway on a real SQLite store over real HTTP.
+//! Through a real gateway on real stores over real HTTP, and straight on the functions of Postgres.
 
+mod attacks;
 mod calls;
 mod end_to_end;
 mod fuzz;

@@ -48,6 +48,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long the kernel may take to end a process after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// A pod that was asked for this long ago and has no process was never started.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
 /// How agents are started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LocalConfig {
@@ -71,7 +74,6 @@ pub struct LocalConfig {
 pub struct LocalProvider {
     config: LocalConfig,
     files: Files,
-    unreadable: Vec<String>,
     spawner: Spawner,
     pods: Mutex<BTreeMap<String, Held>>,
 }
@@ -104,7 +106,7 @@ impl LocalProvider {
         }
         prune(&files, &mut pods);
         let spawner = Spawner::start()?;
-        Ok(LocalProvider { config, files, unreadable, spawner, pods: Mutex::new(pods) })
+        Ok(LocalProvider { config, files, spawner, pods: Mutex::new(pods) })
     }
 
     /// Data folders of agents that have ended: their spools may hold records for somebody to adopt.
@@ -172,7 +174,11 @@ impl LocalProvider {
         let ended = match (&mut held.child, held.file.process) {
             (Some(child), _) => process::reap(child),
             (None, Some(key)) => (!key.is_alive()).then(Default::default),
-            (None, None) => (!held.starting).then(Default::default),
+            // Another orchestrator on this folder may be about to start it.
+            (None, None) => {
+                let asked = clock::age(clock::now(), held.file.created_at);
+                (!held.starting && asked >= START_LIMIT).then(Default::default)
+            }
         };
         if ended.is_some() {
             held.file.ended = ended;
@@ -242,7 +248,9 @@ impl Provider for LocalProvider {
     }
 
     async fn list(&self) -> Result<Listing, ProviderError> {
+        let found = self.files.load().map_err(|error| unreachable("read the state files", &error))?;
         let mut pods = self.lock();
+        meet(&mut pods, found.pods);
         let mut listing = Listing { pods: Vec::new(), missing: None };
         for (worker, held) in pods.iter_mut() {
             self.look(worker, held);
@@ -253,8 +261,8 @@ impl Provider for LocalProvider {
                 listing.pods.push(listed(worker, held));
             }
         }
-        if !self.unreadable.is_empty() {
-            listing.missing = Some(format!("unreadable state files: {}", self.unreadable.join("; ")));
+        if !found.unreadable.is_empty() {
+            listing.missing = Some(format!("unreadable state files: {}", found.unreadable.join("; ")));
         }
         Ok(listing)
     }
@@ -298,8 +306,27 @@ impl LocalConfig {
     }
 }
 
+/// What other orchestrators on this folder have done: their pods, and what became of them.
+fn meet(pods: &mut BTreeMap<String, Held>, found: Vec<(String, PodFile)>) {
+    let is_others = |held: &Held| held.child.is_none() && !held.starting;
+    let on_disk: std::collections::BTreeSet<&String> = found.iter().map(|(worker, _)| worker).collect();
+    pods.retain(|worker, held| !is_others(held) || on_disk.contains(worker));
+    for (worker, file) in found {
+        match pods.get_mut(&worker) {
+            // What this process has seen of an end it knows better than the file.
+            Some(held) if is_others(held) && held.file.ended.is_some() => held.file.terminated |= file.terminated,
+            Some(held) if is_others(held) => held.file = file,
+            Some(_) => {}
+            None => {
+                pods.insert(worker, Held { file, child: None, starting: false });
+            }
+        }
+    }
+}
+
 fn listed(worker: &str, held: &Held) -> Pod {
-    let status = match (held.file.ended, held.starting) {
+    let starting = held.starting || held.file.process.is_none();
+    let status = match (held.file.ended, starting) {
         (Some(_), _) => PodStatus::Exited,
         (None, true) => PodStatus::Starting,
         (None, false) => PodStatus::Running,

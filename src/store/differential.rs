@@ -1,4 +1,4 @@
-//! Two stores, the same random words: every answer and everything that can be read is the same.
+//! All stores, the same random words: every answer and everything that can be read is the same.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -19,6 +19,9 @@ use crate::rpc;
 
 /// Random lists that are tried.
 const CASES: u32 = 32;
+/// The same with a database on the other side, which takes its time; and on demand.
+const POSTGRES_CASES: u32 = 6;
+const POSTGRES_CASES_LONG: u32 = 1_000;
 /// Words in the longest list.
 const WORDS_MAX: usize = 160;
 
@@ -347,20 +350,35 @@ fn kind(number: u8) -> Option<String> {
     (number > 0).then(|| format!("run-{number}"))
 }
 
-/// Says every word to both, and compares. Returns how many claims were granted.
-async fn compare(words: &[Word]) -> Result<usize, TestCaseError> {
-    let memory = super::memory::tests::rig().await;
-    let sqlite = super::sqlite::tests::rig().await;
-    let (mut memory, mut sqlite) = (Listener::new(memory), Listener::new(sqlite));
+/// Says every word to each, and compares with what the first says. Returns how many claims were
+/// granted.
+async fn compare(words: &[Word], rigs: Vec<Rig>) -> Result<usize, TestCaseError> {
+    let mut listeners: Vec<Listener> = rigs.into_iter().map(Listener::new).collect();
+    let Some((first, others)) = listeners.split_first_mut() else { return Ok(0) };
     for (number, word) in words.iter().enumerate() {
-        let (expected, answer) = (memory.hear(word).await, sqlite.hear(word).await);
-        prop_assert_eq!(&expected, &answer, "answers to word {}: {:?}", number, word);
-        if number % 16 == 0 || number + 1 == words.len() {
-            let (expected, found) = (memory.rig.everything().await, sqlite.rig.everything().await);
-            prop_assert_eq!(expected, found, "what can be read after word {}: {:?}", number, word);
+        let expected = first.hear(word).await;
+        let look = number % 16 == 0 || number + 1 == words.len();
+        let everything = if look { first.rig.everything().await } else { String::new() };
+        for other in &mut *others {
+            prop_assert_eq!(&expected, &other.hear(word).await, "answers to word {}: {:?}", number, word);
+            if look {
+                let found = other.rig.everything().await;
+                prop_assert_eq!(&everything, &found, "what can be read after word {}: {:?}", number, word);
+            }
         }
     }
-    Ok(sqlite.claims.len())
+    Ok(first.claims.len())
+}
+
+/// A fleet to talk about: a leader and two workers whose agents have registered.
+fn and_a_fleet(words: Vec<Word>) -> Vec<Word> {
+    let mut all = vec![Word::Lead { process: 0, seconds: 3_000 }];
+    for worker in 0..2 {
+        all.push(Word::Spawn { worker });
+        all.push(Word::Register { worker, start: 1 });
+    }
+    all.extend(words);
+    all
 }
 
 #[test]
@@ -369,14 +387,27 @@ fn memory_and_sqlite_say_the_same() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let claims = std::cell::Cell::new(0);
     proptest!(config, |(words in prop::collection::vec(word(), 1..WORDS_MAX))| {
-        // A fleet to talk about: a leader and two workers whose agents have registered.
-        let mut all = vec![Word::Lead { process: 0, seconds: 3_000 }];
-        for worker in 0..2 {
-            all.push(Word::Spawn { worker });
-            all.push(Word::Register { worker, start: 1 });
-        }
-        all.extend(words);
-        claims.set(claims.get() + runtime.block_on(compare(&all))?);
+        let said = async {
+            let rigs = vec![super::memory::tests::rig().await, super::sqlite::tests::rig().await];
+            compare(&and_a_fleet(words), rigs).await
+        };
+        claims.set(claims.get() + runtime.block_on(said)?);
+    });
+    assert!(claims.get() > 0, "the words never met");
+}
+
+#[test]
+fn memory_and_postgres_say_the_same() {
+    let cases = if std::env::var_os("DOGWATCH_TEST_LONG").is_some() { POSTGRES_CASES_LONG } else { POSTGRES_CASES };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let claims = std::cell::Cell::new(0);
+    proptest!(config, |(words in prop::collection::vec(word(), 1..WORDS_MAX))| {
+        let said = async {
+            let rigs = vec![super::memory::tests::rig().await, super::postgres::tests::rig().await];
+            compare(&and_a_fleet(words), rigs).await
+        };
+        claims.set(claims.get() + runtime.block_on(said)?);
     });
     assert!(claims.get() > 0, "the words never met");
 }

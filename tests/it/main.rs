@@ -14,6 +14,7 @@ mod flows;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod instructions;
 mod postgres;
+mod postgres_fleet;
 #[path = "../rig/postgres.rs"]
 mod postgres_rig;
 #[path = "../rig/postgrest.rs"]

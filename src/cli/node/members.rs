@@ -6,22 +6,18 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use super::Story;
 use super::ingest::Ingest;
+use super::{Manner, Story};
 use crate::config::Config;
 use crate::fleet::ids::BootId;
 use crate::gateway::{self, Gateway, RenderMetrics, Token};
-use crate::orchestrator::{self, LeaseConfig, Orchestrator, StopWorkers};
+use crate::orchestrator::{self, Orchestrator, StopWorkers};
 use crate::provider::local::{LocalConfig, LocalProvider};
 use crate::store::{Lease, LeaseAnswer, Process, Store};
 use crate::supervise::Intensity;
 use crate::supervise::task::Group;
 use crate::telemetry::otel_env::NAMES;
 
-/// The lease of a folder that only one process can lock. A call to the provider may take as long
-/// as the margin.
-const LEASE: LeaseConfig =
-    LeaseConfig { ttl: Duration::from_secs(30), renew: Duration::from_secs(3), margin: Duration::from_secs(10) };
 /// Time workers get to finish when everything ends.
 const WORKERS_FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// Time an agent gets between SIGTERM and SIGKILL.
@@ -60,7 +56,7 @@ pub(super) fn start_gateway(
 /// Ends the lease of a killed predecessor at once: whoever holds the folder's lock knows that no
 /// other process of this folder can lead.
 pub(super) async fn end_old_lease(config: &Config, store: &Arc<dyn Store>, boot: BootId) -> anyhow::Result<()> {
-    match store.take_lease(&config.lease_name(), boot, LEASE.ttl).await? {
+    match store.take_lease(&config.lease_name(), boot, config.lease.ttl).await? {
         LeaseAnswer::Held(_) => {}
         LeaseAnswer::Other { holder, term, until } => {
             tracing::info!(%holder, term = term.0, "the lease of a process that was killed is ended");
@@ -76,16 +72,16 @@ pub(super) fn start_orchestrator(
     store: &Arc<dyn Store>,
     process: Process,
     address: SocketAddr,
-    story: Story,
+    manner: &Manner,
 ) -> anyhow::Result<()> {
-    let provider = Arc::new(LocalProvider::open(local(config, address, story)?)?);
+    let provider = Arc::new(LocalProvider::open(local(config, address, manner)?)?);
     let settings = orchestrator::Config {
         fleet: config.fleet.clone(),
         env: config.env.clone(),
         policy: config.policy.clone(),
         process,
-        lease: LEASE,
-        on_stop: StopWorkers::Drain,
+        lease: config.lease,
+        on_stop: if manner.story == Story::Run { StopWorkers::Leave } else { StopWorkers::Drain },
         stop_limit: WORKERS_FINISH_WITHIN,
     };
     let store = Arc::clone(store);
@@ -98,7 +94,8 @@ pub(super) fn start_orchestrator(
 
 /// Agents of this very program, whose spools lie beside ours: whoever is killed, its records are
 /// taken over here.
-fn local(config: &Config, address: SocketAddr, story: Story) -> anyhow::Result<LocalConfig> {
+fn local(config: &Config, address: SocketAddr, manner: &Manner) -> anyhow::Result<LocalConfig> {
+    let story = manner.story;
     let mut reach = address;
     if reach.ip().is_unspecified() {
         reach.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -106,7 +103,7 @@ fn local(config: &Config, address: SocketAddr, story: Story) -> anyhow::Result<L
     let heartbeat = config.recorder.heartbeat_every.as_secs_f64();
     let sync = config.recorder.sync_every.as_secs_f64();
     let env = [
-        ("DOGWATCH_BASE_URL", format!("http://{reach}")),
+        ("DOGWATCH_BASE_URL", config.values.text("DOGWATCH_BASE_URL").unwrap_or(format!("http://{reach}"))),
         ("DOGWATCH_SPOOL_DIR", config.spool_dir().display().to_string()),
         ("DOGWATCH_FLEET", config.fleet.clone()),
         ("DOGWATCH_ENV", config.env.clone()),
@@ -120,7 +117,7 @@ fn local(config: &Config, address: SocketAddr, story: Story) -> anyhow::Result<L
     let otel = otel.filter_map(|name| Some((*name, crate::config::environment(name)?)));
     Ok(LocalConfig {
         program: std::env::current_exe()?,
-        args: ["agent", "--allow-commands"].map(str::to_owned).to_vec(),
+        args: agent_args(manner),
         env: env.into_iter().chain(otel).map(|(name, value)| (name.to_owned(), value)).collect(),
         state_dir: config.data_dir.join("workers"),
         die_with_parent: story == Story::Demo,
@@ -128,4 +125,18 @@ fn local(config: &Config, address: SocketAddr, story: Story) -> anyhow::Result<L
         kill_after: KILL_AFTER,
     }
     .inheriting(crate::config::environment))
+}
+
+/// An agent runs any command only where tasks come from this machine's own user: `run` takes them
+/// from a database, and an INSERT there must not be a remote shell.
+fn agent_args(manner: &Manner) -> Vec<String> {
+    let mut args = vec!["agent".to_owned()];
+    if manner.story != Story::Run {
+        args.push("--allow-commands".to_owned());
+    }
+    if !manner.program.is_empty() {
+        args.push("--".to_owned());
+        args.extend_from_slice(&manner.program);
+    }
+    args
 }

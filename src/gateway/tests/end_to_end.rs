@@ -112,13 +112,12 @@ async fn a_restart_of_the_gateway_costs_no_task() {
 
 #[tokio::test]
 async fn a_cancelled_task_ends_its_program() {
-    use crate::store::Store as _;
     let rig = Rig::new().await;
     let endless = rig.submit(&["sleep", "1000"]).await;
     let (run, stop) = agent(&rig, "gpu-1").await;
     let watch = async {
         until(&rig, endless, |task| task.status == TaskStatus::InProgress).await;
-        assert!(rig.sqlite.cancel_task(endless).await.unwrap());
+        assert!(rig.store.cancel_task(endless).await.unwrap());
         let next = rig.submit(&["true"]).await;
         assert_eq!(until(&rig, next, is_final).await.status, TaskStatus::Complete, "the agent goes on");
         stop.raise();

@@ -1,15 +1,19 @@
-//! Whatever a caller sends, it is never the gateway's fault: no 5xx, always JSON, always answered.
+//! Whatever a caller sends, it is never the base's fault: no 5xx, always JSON, always answered; and
+//! no other worker's row is changed by it.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::rig::Rig;
+use super::rig::{Base, Rig};
 use crate::rpc::Function;
+use crate::store::TaskFilter;
 
 /// Bodies tried.
 const CASES: u32 = 600;
+/// The same with a database on the other side, which takes its time.
+const POSTGRES_CASES: u32 = 250;
 
 /// Any JSON, some of it of the kinds that the protocol expects.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -78,12 +82,40 @@ fn replace(value: &mut Value, path: &[usize], by: Value) {
 
 #[test]
 fn no_body_makes_the_gateway_fail() {
+    no_body_makes_it_fail(Base::Sqlite, CASES);
+}
+
+#[test]
+fn no_body_makes_the_gateway_on_postgres_fail() {
+    no_body_makes_it_fail(Base::Postgres, POSTGRES_CASES);
+}
+
+#[test]
+fn no_body_makes_the_functions_fail() {
+    no_body_makes_it_fail(Base::Functions, POSTGRES_CASES);
+}
+
+/// All that is known about another worker and its task.
+async fn victim(rig: &Rig) -> String {
+    let workers = rig.store.workers(None, 0).await.unwrap();
+    let worker = workers.into_iter().find(|row| row.worker.id.0 == "gpu-2").unwrap();
+    let tasks = rig.store.tasks(&TaskFilter::default()).await.unwrap();
+    format!("{worker:?} {tasks:?}")
+}
+
+fn no_body_makes_it_fail(base: Base, cases: u32) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let rig = runtime.block_on(Rig::new());
+    let rig = runtime.block_on(Rig::on(base));
+    let before = runtime.block_on(async {
+        rig.submit(&["true"]).await;
+        let other = rig.spawn("gpu-2").await.ready().await;
+        other.claim().await;
+        victim(&rig).await
+    });
     let agent = runtime.block_on(async { rig.spawn("gpu-1").await.ready().await });
     let function = prop::sample::select(Function::ALL.to_vec());
     let case = (function, prop::collection::vec(any::<usize>(), 1..4), any_json(), any::<bool>());
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new_with_rng(
         config.clone(),
         prop::test_runner::TestRng::deterministic_rng(config.rng_algorithm),
@@ -99,4 +131,5 @@ fn no_body_makes_the_gateway_fail() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
+    assert_eq!(runtime.block_on(victim(&rig)), before);
 }

@@ -1,4 +1,7 @@
-//! A gateway with its store, and the words of an orchestrator, an owner and an agent.
+//! A base that workers call, with its store, and the words of an orchestrator, an owner and an agent.
+//!
+//! A base is a gateway on one of the stores, or the SQL functions themselves, called as role `anon`
+//! the way PostgREST does it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,6 +20,7 @@ use crate::fleet::policy::{Policy, PolicyLive};
 use crate::fleet::snapshot::{SCHEMA_VERSION, Snapshot};
 use crate::fleet::task::{NewTask, Task};
 use crate::rpc::Ingested;
+use crate::store::postgres::tests::cluster::Database;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 use crate::store::{CycleRecord, Intent, Lease, LeaseAnswer, SpawnAnswer, Store, TaskFilter, WorkerEnd};
 use crate::supervise::Intensity;
@@ -48,11 +52,24 @@ impl LogIngest for Rows {
     }
 }
 
-/// A gateway on its own store.
+/// What answers the calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Base {
+    /// A gateway on SQLite.
+    Sqlite,
+    /// A gateway on Postgres.
+    Postgres,
+    /// The functions of the database, as `anon`.
+    Functions,
+}
+
+/// A base with a store of its own.
 pub(super) struct Rig {
     pub(super) address: SocketAddr,
     pub(super) gateway: Gateway,
-    pub(super) sqlite: Arc<SqliteStore>,
+    pub(super) store: Arc<dyn Store>,
+    sqlite: Option<Arc<SqliteStore>>,
+    pub(super) functions: Option<Functions>,
     pub(super) rows: Arc<Rows>,
     pub(super) http: reqwest::Client,
     server: Group,
@@ -65,13 +82,31 @@ impl Rig {
     }
 
     pub(super) async fn with(host: &str, change: impl Fn(&mut Gateway)) -> Rig {
+        Rig::build(Base::Sqlite, host, change).await
+    }
+
+    pub(super) async fn on(base: Base) -> Rig {
+        Rig::build(base, "127.0.0.1", |_| ()).await
+    }
+
+    async fn build(base: Base, host: &str, change: impl Fn(&mut Gateway)) -> Rig {
         let folder = tempfile::tempdir().unwrap();
-        let sqlite = Arc::new(SqliteStore::open(folder.path(), TimeSource::Database).await.unwrap());
+        let (mut sqlite, mut functions) = (None, None);
+        let store: Arc<dyn Store> = if base == Base::Sqlite {
+            let store = Arc::new(SqliteStore::open(folder.path(), TimeSource::Database).await.unwrap());
+            sqlite = Some(Arc::clone(&store));
+            store
+        } else {
+            let database = crate::store::postgres::tests::database();
+            if base == Base::Functions {
+                functions = Some(Functions::of(database.clone()).await);
+            }
+            Arc::new(crate::store::postgres::tests::open(&database, TimeSource::Database).await)
+        };
         let rows = Arc::new(Rows::default());
         let live = PolicyLive { beat_ms: 50, claim_poll_ms: 50, dead_man_seconds: 60, ..PolicyLive::default() };
-        let store: Arc<dyn Store> = sqlite.clone();
         let mut gateway = Gateway {
-            store,
+            store: Arc::clone(&store),
             ingest: rows.clone(),
             policy: Policy { live: Some(live), ..Policy::default() },
             metrics: Arc::new(|| "dogwatch_up 1\n".to_owned()),
@@ -82,7 +117,8 @@ impl Rig {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(LIMIT).build().unwrap();
         let address = format!("{host}:0").parse().unwrap();
-        let mut rig = Rig { address, gateway, sqlite, rows, http, server: Group::new(), _folder: folder };
+        let mut rig =
+            Rig { address, gateway, store, sqlite, functions, rows, http, server: Group::new(), _folder: folder };
         rig.start().await;
         rig
     }
@@ -104,6 +140,27 @@ impl Rig {
         std::mem::take(&mut self.server).stop(LIMIT).await
     }
 
+    /// The embedded store, for tests that take it away.
+    pub(super) fn sqlite(&self) -> &SqliteStore {
+        self.sqlite.as_ref().expect("a rig on SQLite")
+    }
+
+    /// Whose log rows have arrived: source_type and source_id, oldest first.
+    pub(super) fn log_rows(&self) -> Vec<String> {
+        match &self.functions {
+            Some(functions) => functions
+                .database
+                .ask("select source_type || ' ' || source_id from public.system_logs order by arrival")
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            None => {
+                let rows = self.rows.rows.lock().unwrap();
+                rows.iter().map(|row| format!("{} {}", row.source_type, row.source_id)).collect()
+            }
+        }
+    }
+
     pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.address.port())
     }
@@ -115,7 +172,11 @@ impl Rig {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    pub(super) async fn post(&self, function: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+    pub(super) async fn post(&self, function: &str, body: impl Into<String>) -> (u16, Value) {
+        let body = body.into();
+        if let Some(functions) = &self.functions {
+            return functions.call(function, &body).await;
+        }
         let url = format!("{}/rest/v1/rpc/{function}", self.url());
         let response = self.http.post(url).body(body).send().await.unwrap();
         let status = response.status().as_u16();
@@ -127,7 +188,7 @@ impl Rig {
 
     async fn lead(&self) -> Lease {
         let boot = BootId(Uuid::from_u128(1));
-        match self.sqlite.take_lease("fleet.test", boot, Duration::from_secs(3_600)).await.unwrap() {
+        match self.store.take_lease("fleet.test", boot, Duration::from_secs(3_600)).await.unwrap() {
             LeaseAnswer::Held(lease) => lease,
             LeaseAnswer::Other { holder, .. } => panic!("{holder} leads"),
         }
@@ -146,8 +207,8 @@ impl Rig {
             snapshot: Snapshot {
                 schema_version: SCHEMA_VERSION,
                 name: "fleet.test".into(),
-                as_of: self.sqlite.now().await.unwrap(),
-                policy: Policy::default(),
+                as_of: self.store.now().await.unwrap(),
+                policy: self.gateway.policy.clone(),
                 workers: Vec::new(),
                 demand: None,
                 records: Vec::new(),
@@ -162,9 +223,9 @@ impl Rig {
                 live: None,
             },
         };
-        self.sqlite.commit_cycle(&lease, &record, &[spawn]).await.unwrap();
+        self.store.commit_cycle(&lease, &record, &[spawn]).await.unwrap();
         let created = SpawnAnswer::Created { pod_id: PodId(format!("pod-{name}")) };
-        self.sqlite.spawn_answer(&lease, &worker, &created).await.unwrap();
+        self.store.spawn_answer(&lease, &worker, &created).await.unwrap();
         Agent { rig: self, name: name.to_owned(), incarnation: Uuid::new_v4() }
     }
 
@@ -176,7 +237,7 @@ impl Rig {
             actor: "orchestrator".into(),
             evidence: Vec::new(),
         };
-        self.sqlite.end_worker(&self.lead().await, &WorkerId(name.to_owned()), &end).await.unwrap();
+        self.store.end_worker(&self.lead().await, &WorkerId(name.to_owned()), &end).await.unwrap();
     }
 
     pub(super) async fn submit(&self, argv: &[&str]) -> TaskId {
@@ -190,13 +251,13 @@ impl Rig {
             dependant_on: Vec::new(),
             traceparent: Some(TRACEPARENT.into()),
         };
-        self.sqlite.submit(&[task]).await.unwrap();
+        self.store.submit(&[task]).await.unwrap();
         id
     }
 
     pub(super) async fn task(&self, id: TaskId) -> Task {
         let filter = TaskFilter { ids: vec![id], ..TaskFilter::default() };
-        self.sqlite.tasks(&filter).await.unwrap().remove(0)
+        self.store.tasks(&filter).await.unwrap().remove(0)
     }
 }
 
@@ -256,4 +317,45 @@ pub(super) fn with(keys: &Value, more: Value) -> Value {
     let mut all = keys.clone();
     all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     all
+}
+
+/// The functions of a database, called as PostgREST calls them.
+pub(super) struct Functions {
+    pub(super) database: Database,
+    pool: sqlx::PgPool,
+}
+
+impl Functions {
+    async fn of(database: Database) -> Functions {
+        let pool = sqlx::postgres::PgPoolOptions::new().max_connections(4).connect(&database.url()).await.unwrap();
+        Functions { database, pool }
+    }
+
+    /// One call in a transaction of role `anon`; an error of the database is answered as PostgREST
+    /// does it: by its class.
+    async fn call(&self, function: &str, body: &str) -> (u16, Value) {
+        let mut tx = self.pool.begin().await.unwrap();
+        sqlx::raw_sql("set local role anon").execute(&mut *tx).await.unwrap();
+        assert!(crate::rpc::Function::from_name(function).is_some(), "{function}");
+        let sql = sqlx::AssertSqlSafe(format!("select public.{function}($1::text::jsonb)"));
+        let answer = sqlx::query_scalar::<_, Option<Value>>(sql).bind(body).fetch_one(&mut *tx).await;
+        match answer {
+            Ok(answer) => {
+                let status: Option<String> = sqlx::query_scalar("select current_setting('response.status', true)")
+                    .fetch_one(&mut *tx)
+                    .await
+                    .unwrap();
+                tx.commit().await.unwrap();
+                let status =
+                    status.filter(|status| !status.is_empty()).map_or(200, |status| status.parse().unwrap());
+                (status, answer.unwrap_or(Value::Null))
+            }
+            Err(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default().into_owned();
+                let status = if code.starts_with("22") || code.starts_with("23") { 400 } else { 500 };
+                (status, json!({ "code": code, "message": error.message(), "details": null, "hint": null }))
+            }
+            Err(error) => panic!("{function}: {error}"),
+        }
+    }
 }

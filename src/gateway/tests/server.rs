@@ -56,7 +56,7 @@ async fn health_does_not_ask_the_database() {
     .await;
     assert_eq!(rig.get("/readyz").await, (503, "not ready: starting\n".into()));
     is_ready.store(true, Ordering::SeqCst);
-    rig.sqlite.close().await;
+    rig.sqlite().close().await;
     assert_eq!(rig.get("/readyz").await.0, 200);
     assert_eq!(rig.get("/livez").await.0, 200);
 }
@@ -65,7 +65,7 @@ async fn health_does_not_ask_the_database() {
 async fn a_store_that_does_not_answer_means_not_now() {
     let rig = Rig::new().await;
     let agent = rig.spawn("gpu-1").await.ready().await;
-    rig.sqlite.close().await;
+    rig.sqlite().close().await;
     let url = format!("{}/rest/v1/rpc/dw_heartbeat", rig.url());
     let body = agent.body(&json!({ "seq": 2, "phase": "ready", "progress_seq": 0 })).to_string();
     let response = rig.http.post(url).body(body).send().await.unwrap();

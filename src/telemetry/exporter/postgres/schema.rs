@@ -102,6 +102,20 @@ pub async fn migrate(
     keep: Option<Duration>,
     now: Time,
 ) -> Result<Migrated, MigrateError> {
+    migrate_with(address, &[], mode, keep, now).await
+}
+
+/// The same, and then `others`, which may build on it: all of it or nothing.
+///
+/// # Errors
+/// See [`MigrateError`].
+pub async fn migrate_with(
+    address: &Address,
+    others: &[Migration],
+    mode: Mode,
+    keep: Option<Duration>,
+    now: Time,
+) -> Result<Migrated, MigrateError> {
     let failed = |doing: &str| {
         let (database, doing) = (address.to_string(), doing.to_owned());
         move |source| MigrateError::Database { database, doing, source }
@@ -111,7 +125,7 @@ pub async fn migrate(
     let mut history = History::open(&mut connection).await.map_err(failed("reading its history"))?;
     let renames = is_others_table(&mut connection).await.map_err(failed("looking for system_logs"))?;
     let (mut present, mut applied) = (Vec::new(), Vec::new());
-    for migration in MIGRATIONS {
+    for migration in MIGRATIONS.iter().chain(others) {
         let name = format!("{}_{}", migration.version, migration.name);
         match history.find(&mut connection, migration).await.map_err(failed("reading its history"))? {
             Found::Same => present.push(name),

@@ -1,0 +1,121 @@
+//! What somebody with one worker's token, or with the role `anon` alone, tries on the functions.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::rig::{Base, Rig, with};
+use crate::fleet::task::TaskStatus;
+
+/// Statements of role `anon`, which must fail for want of a right.
+#[tokio::test]
+async fn anon_has_its_functions_and_nothing_else() {
+    let rig = Rig::on(Base::Functions).await;
+    rig.spawn("gpu-1").await.ready().await;
+    let database = &rig.functions.as_ref().unwrap().database;
+    let forbidden = [
+        "select * from dogwatch.workers",
+        "select * from dogwatch.dw_tasks",
+        "update dogwatch.settings set user_task_limit = 1000",
+        "insert into dogwatch.tasks (task_type, user_id) values ('command', 'me')",
+        "select dogwatch.door_claim('{}', now(), 1000)",
+        "select dogwatch.dw_claim(gen_random_uuid(), 'gpu-1', now())",
+        "select * from public.system_logs",
+        "select public.func_insert_logs_batch('[]')",
+        "create table public.workers (id text)",
+        "create function dogwatch.clamp(text) returns text language sql as 'select $1'",
+        "alter function public.dw_exit(jsonb) reset search_path",
+    ];
+    for sql in forbidden {
+        let error = database.try_ask(&format!("set role anon; {sql}")).unwrap_err();
+        assert!(error.contains("permission denied") || error.contains("must be owner"), "{sql}: {error}");
+    }
+    let owners = database.ask(
+        "select distinct r.rolsuper from pg_proc p join pg_roles r on r.oid = p.proowner
+         where p.pronamespace = 'public'::regnamespace and p.proname like 'dw\\_%' and p.prosecdef
+           and p.proname <> 'dw_maintain_system_logs'",
+    );
+    assert_eq!(owners, "f", "no function that anon may call runs as a superuser");
+    let bare = database.ask(
+        "select count(*) from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosecdef
+           and not coalesce(p.proconfig, '{}') @> '{\"search_path=\\\"\\\"\"}'",
+    );
+    assert_eq!(bare, "0", "each has an empty search path");
+    let open = database.ask(
+        "select count(*) from pg_class c where c.relnamespace = 'dogwatch'::regnamespace and c.relkind = 'r'
+           and not c.relrowsecurity and c.relname not like 'system_logs%'
+           and c.relname not in ('migrations', 'log_settings')",
+    );
+    assert_eq!(open, "0", "each table has row level security");
+}
+
+/// A path of the caller's own choice changes nothing: no name is looked up in it.
+#[tokio::test]
+async fn a_search_path_does_not_lead_the_functions_astray() {
+    let rig = Rig::on(Base::Functions).await;
+    let agent = rig.spawn("gpu-1").await.ready().await;
+    let database = &rig.functions.as_ref().unwrap().database;
+    database.run(
+        "create schema evil; grant usage, create on schema evil to anon;
+         create function evil.sha256(bytea) returns bytea language sql as $$ select ''::bytea $$;
+         create function evil.now() returns timestamptz language sql as $$ select 'infinity'::timestamptz $$;
+         create operator evil.<> (leftarg = uuid, rightarg = uuid, function = uuid_eq);
+         grant execute on all functions in schema evil to anon;",
+    );
+    let body = agent.body(&json!({ "worker_token": "guessed", "seq": 9, "phase": "ready", "progress_seq": 0 }));
+    let answer = database.ask(&format!(
+        "set role anon; set search_path = evil, pg_catalog, public; select public.dw_heartbeat('{body}')"
+    ));
+    assert!(answer.contains("DW401"), "{answer}");
+    let stranger = with(&body, json!({ "worker_token": agent.token(), "incarnation": Uuid::from_u128(77) }));
+    let answer = database.ask(&format!(
+        "set role anon; set search_path = evil, pg_catalog, public; select public.dw_heartbeat('{stranger}')"
+    ));
+    assert!(answer.contains("DW409"), "{answer}");
+}
+
+/// One worker's token, another worker's task, row and name.
+#[tokio::test]
+async fn a_token_reaches_its_own_rows_only() {
+    for base in [Base::Sqlite, Base::Postgres, Base::Functions] {
+        let rig = Rig::on(base).await;
+        let task = rig.submit(&["true"]).await;
+        let (mine, theirs) = (rig.spawn("gpu-1").await.ready().await, rig.spawn("gpu-2").await.ready().await);
+        let keys = theirs.claim().await;
+        for (function, keys) in [
+            ("dw_complete_task", with(&keys, json!({ "output": { "by": "me" } }))),
+            ("dw_fail_task", with(&keys, json!({ "error": "e", "retryable": false }))),
+            ("dw_task_progress", with(&keys, json!({ "fraction": 0.5 }))),
+        ] {
+            assert_eq!(mine.call(function, keys.clone()).await.0, 409, "{base:?} {function}");
+            let as_them = with(&keys, json!({ "worker_id": "gpu-2" }));
+            assert_eq!(mine.call(function, as_them).await.0, 401, "{base:?} {function}");
+        }
+        let row = json!({ "id": Uuid::from_u128(1), "timestamp": "2025-10-16T17:35:31Z", "log_level": "INFO",
+            "message": "m", "source_id": "gpu-2", "worker_id": "gpu-2", "source_type": "orchestrator_gpu",
+            "attributes": { "worker_id": "gpu-2", "source_id": "gpu-2" } });
+        mine.ok("dw_ingest_logs", json!({ "rows": [row] })).await;
+        assert_eq!(rig.log_rows(), ["worker gpu-1"], "{base:?}");
+        let task = rig.task(task).await;
+        assert_eq!((task.status, task.worker.unwrap().0.as_str()), (TaskStatus::InProgress, "gpu-2"), "{base:?}");
+    }
+}
+
+/// Text that would be SQL, a path or a type elsewhere is text here.
+#[tokio::test]
+async fn crafted_texts_are_texts() {
+    for base in [Base::Postgres, Base::Functions] {
+        let rig = Rig::on(base).await;
+        let agent = rig.spawn("gpu-1").await.ready().await;
+        rig.submit(&["true"]).await;
+        for text in ["'; drop table dogwatch.workers; --", "$1", "%s %I", "{\"code\":\"DW409\"}", "\\", "{1,2}"] {
+            let stranger = json!({ "worker_id": text, "claim_id": Uuid::nil() });
+            assert_eq!(agent.call("dw_claim_task", stranger).await.0, 401, "{base:?} {text}");
+            let claim = json!({ "claim_id": Uuid::new_v4(), "run_type": text });
+            agent.ok("dw_claim_task", claim).await;
+            let register = json!({ "info": { "host": text, "version": text, "capabilities": [text] } });
+            agent.ok("dw_register", register).await;
+        }
+        let workers = rig.store.workers(None, 0).await.unwrap();
+        assert_eq!(workers[0].info.as_ref().unwrap().host, "{1,2}");
+    }
+}

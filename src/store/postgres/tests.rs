@@ -1,0 +1,234 @@
+//! Postgres keeps the contract, on a private cluster; and what only this store can get wrong.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::*;
+use crate::store::conformance::{Rig, START_MICROS, concurrency, cycle_record};
+
+#[expect(dead_code, reason = "each of those who include the rig uses a part of it")]
+#[path = "../../../tests/rig/postgres.rs"]
+pub(crate) mod cluster;
+
+use cluster::{Cluster, Database};
+
+/// A database with an empty fleet: a copy of one that was migrated.
+pub(crate) fn database() -> Database {
+    static TEMPLATE: OnceLock<Database> = OnceLock::new();
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let template = TEMPLATE.get_or_init(|| {
+        let database = Cluster::shared().database();
+        database.make_supabase_roles();
+        let logs = crate::telemetry::exporter::postgres::schema::MIGRATIONS;
+        for migration in logs.iter().chain(MIGRATIONS) {
+            database.run(migration.sql);
+        }
+        database
+    });
+    let name = format!("fleet_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    Cluster::shared().admin().run(&format!("create database {name} template {}", template.name));
+    let mut database = template.clone();
+    database.name = name;
+    database
+}
+
+/// A store on a database.
+pub(crate) async fn open(database: &Database, time: TimeSource) -> PostgresStore {
+    PostgresStore::open(&database.url(), time).await.unwrap()
+}
+
+/// An empty store, and its database.
+pub(in crate::store) async fn rig_on(database: &Database) -> Rig {
+    let time = Arc::new(AtomicI64::new(START_MICROS));
+    let store = PostgresStore::open(&database.url(), TimeSource::Fixed(Arc::clone(&time))).await.unwrap();
+    Rig { store: Arc::new(store), time, keep: None }
+}
+
+/// An empty store.
+pub(in crate::store) async fn rig() -> Rig {
+    rig_on(&database()).await
+}
+
+mod contract {
+    crate::store::conformance::conformance!(crate::store::postgres::tests::rig);
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_is_not_shown() {
+    for url in ["postgres://me:hunter2@host:nonsense/x", "mysql://me:hunter2@host/x", "hunter2"] {
+        let error = PostgresStore::new(url, TimeSource::Database).unwrap_err();
+        let text = format!("{} {error:?}", crate::error::chain(&error));
+        assert!(text.contains("address cannot be used") && !text.contains("hunter2"), "{text}");
+    }
+    let database = database();
+    let wrong = database.url().replace("marked-secret", "another-secret");
+    let error = PostgresStore::open(&wrong, TimeSource::Database).await.unwrap_err();
+    let text = format!("{} {error:?}", crate::error::chain(&error));
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{text}");
+    assert!(text.contains("password authentication failed") && !text.contains("another-secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_refused_with_a_remedy() {
+    let empty = Cluster::shared().database();
+    let error = PostgresStore::open(&empty.url(), TimeSource::Database).await.unwrap_err();
+    let text = crate::error::chain(&error);
+    assert!(text.contains("no tables of dogwatch's") && text.contains("dogwatch migrate"), "{text}");
+    let place = Place { host: "h".into(), port: 1, database: "d".into() };
+    open::check_level(SCHEMA_LEVEL + 1, &place).unwrap();
+    open::check_level(SCHEMA_LEVEL_MIN, &place).unwrap();
+    open::check_level(SCHEMA_LEVEL_MIN - 1, &place).unwrap_err();
+}
+
+#[tokio::test]
+async fn the_databases_own_clock_is_the_default() {
+    let database = database();
+    let store = PostgresStore::open(&database.url(), TimeSource::Database).await.unwrap();
+    let now = store.now().await.unwrap();
+    let age = crate::clock::age(crate::clock::now(), now).as_secs();
+    assert!(age < 60, "{now} is {age} s off");
+}
+
+/// Refusals: one row a worker and minute, and not more than the limit.
+#[tokio::test]
+async fn refusals_are_one_row_a_worker_and_minute() {
+    let database = database();
+    let rig = rig_on(&database).await;
+    let mut caller = rpc::Caller {
+        worker_id: "x".repeat(1_000),
+        worker_token: "guessed".into(),
+        incarnation: uuid::Uuid::from_u128(1),
+    };
+    for _ in 0..3 {
+        rig.store.authenticate(&caller).await.unwrap_err();
+        let claim = rpc::Claim { claim_id: uuid::Uuid::from_u128(1), run_type: None };
+        rig.store.claim_task(&caller, &claim, 5).await.unwrap_err();
+    }
+    assert_eq!(database.count("dogwatch.refusals"), 1);
+    rig.pass(Duration::from_secs(60));
+    rig.store.authenticate(&caller).await.unwrap_err();
+    assert_eq!(database.count("dogwatch.refusals"), 2);
+    database.run(
+        "insert into dogwatch.refusals select 'w' || i, i, 'f', 'DW401', 'm' from generate_series(1, 10050) i",
+    );
+    caller.worker_id = "another".into();
+    rig.store.authenticate(&caller).await.unwrap_err();
+    assert_eq!(database.count("dogwatch.refusals"), u64::try_from(crate::store::REFUSALS_ROWS_MAX).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_user_limit_holds_between_processes() {
+    let database = database();
+    let first = rig_on(&database).await;
+    let store = PostgresStore::open(&database.url(), TimeSource::Fixed(Arc::clone(&first.time))).await.unwrap();
+    let second = Rig { store: Arc::new(store), ..first.clone() };
+    concurrency::clients_never_pass_the_user_limit(&[first, second]).await;
+}
+
+#[tokio::test]
+async fn an_unchanged_snapshot_is_stored_once_and_old_rows_go() {
+    let database = database();
+    let rig = rig_on(&database).await;
+    let lease = rig.lead().await;
+    let count = |table: &str| database.count(&format!("dogwatch.{table}"));
+    for cycle in 1..=3 {
+        rig.pass(Duration::from_secs(30));
+        rig.store.commit_cycle(&lease, &cycle_record(rig.now(), cycle), &[]).await.unwrap();
+    }
+    assert_eq!((count("decisions"), count("snapshots")), (3, 1));
+    let mut other = cycle_record(rig.now(), 4);
+    other.snapshot.policy.max_workers = 99;
+    rig.store.commit_cycle(&lease, &other, &[]).await.unwrap();
+    assert_eq!((count("decisions"), count("snapshots")), (4, 2));
+    let result = ActionResult { ok: true, detail: "done".into() };
+    rig.store.action_result(&lease, DecisionId(1), 0, &result).await.unwrap();
+    rig.pass(Duration::from_secs(31 * 24 * 3_600));
+    rig.store.commit_cycle(&lease, &other, &[]).await.unwrap();
+    assert_eq!((count("decisions"), count("snapshots"), count("action_results")), (1, 1, 0));
+    assert_eq!(rig.store.decisions(None, 0).await.unwrap()[0].snapshot, other.snapshot);
+}
+
+/// An operator's tool that writes nonsense is stopped by the database, not found by a cycle.
+#[tokio::test]
+async fn the_schema_refuses_what_the_state_machine_forbids() {
+    let database = database();
+    let rig = rig_on(&database).await;
+    rig.ready("gpu-1").await;
+    rig.submit("ada", [1]).await;
+    let refused = [
+        "update dogwatch.workers set state = 'gone'",
+        "update dogwatch.workers set status = 'terminated'",
+        "update dogwatch.workers set outcome = 'planned'",
+        "update dogwatch.workers set state = 'happy'",
+        "update dogwatch.workers set state = 'alive', status = 'active'",
+        "update dogwatch.workers set last_heartbeat = null",
+        "update dogwatch.tasks set status = 'Complete'",
+        "update dogwatch.tasks set status = 'In Progress'",
+        "update dogwatch.tasks set worker_id = 'gpu-1'",
+    ];
+    for sql in refused {
+        let error = database.try_ask(sql).unwrap_err();
+        assert!(error.contains("violates check constraint") || error.contains("cannot become"), "{sql}: {error}");
+    }
+    rig.end("gpu-1", crate::fleet::outcome::Outcome::Planned).await;
+    let revive = "update dogwatch.workers set state = 'idle', status = 'active', ended_at = null, outcome = null";
+    assert!(database.try_ask(revive).unwrap_err().contains("is gone and cannot become idle"));
+}
+
+/// The table of states here is that of `fleet::state`.
+#[tokio::test]
+async fn both_tables_of_states_are_the_same() {
+    let database = database();
+    let mut expected = Vec::new();
+    for state in WorkerState::ALL {
+        for next in WorkerState::ALL {
+            let may = if state.may_become(next) { "t" } else { "f" };
+            expected.push(format!("{}|{}|{may}|{}", state.word(), next.word(), state.status().word()));
+        }
+    }
+    let words = WorkerState::ALL.map(WorkerState::word).join(",");
+    let found = database.ask(&format!(
+        "with words as (select * from unnest('{{{words}}}'::text[]) with ordinality w (word, n))
+         select a.word, b.word, dogwatch.may_become(a.word, b.word), dogwatch.status_of(a.word)
+         from words a, words b order by a.n, b.n"
+    ));
+    assert_eq!(found.lines().collect::<Vec<_>>(), expected);
+}
+
+/// What a program prints may hold what Postgres cannot keep.
+#[tokio::test]
+async fn a_text_with_nul_is_kept_without_it() {
+    let rig = rig().await;
+    rig.submit("ada", [1]).await;
+    let agent = rig.ready("gpu-1").await;
+    agent.claim(1).await;
+    let fail = rpc::Fail { task_id: uuid::Uuid::from_u128(1), attempt: 1, error: "a\0b".into(), retryable: false };
+    agent.store.fail_task(&agent.caller, &fail).await.unwrap();
+    assert_eq!(rig.task(1).await.error.as_deref(), Some("a\u{fffd}b"));
+}
+
+/// While a write of the leader is under way nobody can take the lease over; the guard is a lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_waits_for_the_write_under_way() {
+    let database = database();
+    let rig = rig_on(&database).await;
+    let lease = rig.lead().await;
+    let store = PostgresStore::open(&database.url(), TimeSource::Fixed(Arc::clone(&rig.time))).await.unwrap();
+    let mut tx = store.write().await.unwrap();
+    lease::guard(&mut tx, &lease).await.unwrap();
+    rig.pass(Duration::from_secs(7_200));
+    let other = BootId(uuid::Uuid::from_u128(2));
+    let taking = tokio::spawn({
+        let store = Arc::clone(&rig.store);
+        async move { store.take_lease(crate::store::conformance::LEASE, other, Duration::from_secs(60)).await.unwrap() }
+    });
+    let waits =
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    cluster::until("the take-over to wait", || database.ask(waits) != "0");
+    assert!(!taking.is_finished());
+    tx.inner.commit().await.unwrap();
+    let LeaseAnswer::Held(taken) = taking.await.unwrap() else { panic!("not taken") };
+    assert_eq!(taken.term.0, lease.term.0 + 1);
+    let stale = rig.store.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await;
+    assert!(matches!(stale, Err(StoreError::StaleTerm)), "{stale:?}");
+}

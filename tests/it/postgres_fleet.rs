@@ -1,0 +1,6 @@
+//! The whole program with its fleet in a real Postgres: every command, several orchestrators, and an
+//! operator's own tables beside it.
+
+mod commands;
+mod leaders;
+mod rig;
