@@ -25,6 +25,8 @@ use crate::watch::{Watch, WatchConfig, http};
 const DELIVER_WITHIN: Duration = Duration::from_secs(3);
 /// Period at which a watch that must not outlive its parent looks at it.
 const PARENT_EVERY: Duration = Duration::from_millis(500);
+/// Longer than anything runs.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Rounds without an end after which /livez says so.
 const ROUNDS_MISSED: u32 = 10;
 
@@ -99,12 +101,17 @@ async fn parent_is_gone(parent: Option<u32>) {
 fn watch_config(config: &Config, boot: BootId) -> Result<WatchConfig, BadInput> {
     let silence = Duration::from_secs(config.policy.log_silence_seconds);
     let cycle = Duration::from_millis(config.policy.live.as_ref().map_or(30_000, |live| live.cycle_ms));
+    let mut limits = WatchConfig::limits_for(silence, cycle);
+    if config.supabase.is_some() {
+        // Rows that go to Supabase are not read back: nothing can be said about their silence.
+        limits.silence = NEVER;
+    }
     let webhook = config.watch.webhook.as_ref().map(|url| Webhook::new(&url.0, &config.fleet)).transpose()?;
     Ok(WatchConfig {
         data_dir: config.data_dir.clone(),
         round: config.watch.every,
         call_limit: config.watch.every.max(Duration::from_secs(1)),
-        limits: WatchConfig::limits_for(silence, cycle),
+        limits,
         hysteresis: Hysteresis { hold: config.watch.every, clear: config.watch.every * 3 },
         webhook,
         process: Process {
