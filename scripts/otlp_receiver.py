@@ -32,6 +32,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 LINES = 2000
 SPANS_MIN = 20
+SPOOL_BYTES = 40_000
 LIMIT_SECONDS = 60
 MESSAGES = {
     "/v1/logs": ExportLogsServiceRequest,
@@ -137,17 +138,14 @@ def up(binary, folder, endpoint):
 def check_traces(binary, folder, endpoint):
     """Spans on the disk of an `up` that was killed, and the same through rotel after the next one."""
     first = up(binary, folder, f"http://127.0.0.1:{free_port()}")
-    on_disk = {}
-
-    def spans_on_disk():
-        on_disk.update({span.span_id: span for span in segment_records(pathlib.Path(folder), 3, Span)})
-        return len(on_disk)
-
     try:
-        until(lambda: spans_on_disk() >= SPANS_MIN, "spans lie in the spool")
+        until(lambda: sum(path.stat().st_size for path in pathlib.Path(folder).glob("spool/*/*.dws")) > SPOOL_BYTES,
+              "spans lie in the spool")
     finally:
         first.kill()
         first.wait()
+    on_disk = {span.span_id: span for span in segment_records(pathlib.Path(folder), 3, Span)}
+    assert len(on_disk) >= SPANS_MIN, len(on_disk)
     assert all(len(span.trace_id) == 16 and len(span.span_id) == 8 and span.name for span in on_disk.values())
     assert {"cycle", "observe", "decide"} <= {span.name for span in on_disk.values()}, "the spans of a cycle"
     print(f"otlp_receiver: segments on disk: {len(on_disk)} spans decode")

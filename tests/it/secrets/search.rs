@@ -97,5 +97,6 @@ fn a_planted_secret_is_found_wherever_it_is() {
         connection.close().await.unwrap();
     });
     let found = in_folder(folder.path());
-    assert_eq!(found.len(), 2, "{found:?}");
+    let has = |place: &str| found.iter().any(|one| one.contains(place));
+    assert!(has("segment.dws") && has("snapshot 0") && !has("clean"), "{found:?}");
 }
