@@ -1,17 +1,19 @@
 """Checks that OTLP is what others take it for, with two opinions that nobody here wrote.
 
-    dogwatch ship -> rotel (a real receiver, from PyPI) -> this script's HTTP server
+    dogwatch ship, dogwatch up -> rotel (a real receiver, from PyPI) -> this script's HTTP server
 
-What rotel passes on is decoded by PyPI's opentelemetry-proto and compared with the lines that were
-shipped: each exactly as it was (rotel batches in its own order). Before that, the same package decodes the payloads of
-the spool's segments on disk, read by the format that src/telemetry/spool.rs describes. Called by
-scripts/otlp_check.sh; needs nothing but the two packages.
+What rotel passes on is decoded by PyPI's opentelemetry-proto and compared with what was sent. Logs:
+the lines that were shipped, each exactly as it was (rotel batches in its own order). Traces: the
+spans of a killed `dogwatch up`, as they lie in its spool, delivered by the next one. The same package
+decodes the payloads of the spool's segments on disk, read by the format that src/telemetry/spool.rs
+describes. Called by scripts/otlp_check.sh; needs nothing but the two packages.
 """
 
 import gzip
 import json
 import os
 import pathlib
+import signal
 import socket
 import struct
 import subprocess
@@ -26,8 +28,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 LINES = 2000
+SPANS_MIN = 20
+SPOOL_BYTES = 40_000
 LIMIT_SECONDS = 60
 MESSAGES = {
     "/v1/logs": ExportLogsServiceRequest,
@@ -79,8 +84,8 @@ def shipped_lines():
     return [json.dumps({"message": f"line {n} grün", "level": "warn", "n": n, "half": n / 2}) for n in range(LINES)]
 
 
-def segment_records(folder):
-    """The log payloads of all segments, in order, as LogRecord."""
+def segment_records(folder, wanted=2, message=LogRecord):
+    """The payloads of all segments of one kind (2 logs, 3 spans), in order, decoded."""
     for path in sorted(folder.glob("spool/*/*.dws")):
         data = path.read_bytes()
         assert data[:8] == b"DOGWATCH", path
@@ -89,8 +94,8 @@ def segment_records(folder):
             length = struct.unpack_from("<I", data, at + 4)[0]
             kind = data[at + 24]
             payload = data[at + 32 : at + 32 + length]
-            if kind == 2:
-                record = LogRecord()
+            if kind == wanted:
+                record = message()
                 record.ParseFromString(payload)
                 assert record.SerializeToString(deterministic=True), "an empty record"
                 yield record
@@ -119,6 +124,61 @@ def ship(binary, folder, endpoint):
     command = [binary, "ship", "--source", "check"] + (["--wait-delivered"] if endpoint else [])
     return subprocess.run(command, input="\n".join(shipped_lines()) + "\n", text=True, env=environment,
                           capture_output=True, timeout=LIMIT_SECONDS, check=True)
+
+
+def up(binary, folder, endpoint):
+    """`dogwatch up` in the folder, on ports of its own."""
+    environment = {"PATH": os.environ["PATH"], "HOME": folder, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                   "DOGWATCH_DATA_DIR": folder, "ORCHESTRATOR_POLL_SEC": "0.1",
+                   "DOGWATCH_LISTEN": f"127.0.0.1:{free_port()}", "DOGWATCH_WATCH_LISTEN": f"127.0.0.1:{free_port()}"}
+    return subprocess.Popen([binary, "up"], env=environment, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def check_traces(binary, folder, endpoint):
+    """Spans on the disk of an `up` that was killed, and the same through rotel after the next one."""
+    first = up(binary, folder, f"http://127.0.0.1:{free_port()}")
+    try:
+        until(lambda: sum(path.stat().st_size for path in pathlib.Path(folder).glob("spool/*/*.dws")) > SPOOL_BYTES,
+              "spans lie in the spool")
+    finally:
+        first.kill()
+        first.wait()
+    on_disk = {span.span_id: span for span in segment_records(pathlib.Path(folder), 3, Span)}
+    assert len(on_disk) >= SPANS_MIN, len(on_disk)
+    assert all(len(span.trace_id) == 16 and len(span.span_id) == 8 and span.name for span in on_disk.values())
+    assert {"cycle", "observe", "decide"} <= {span.name for span in on_disk.values()}, "the spans of a cycle"
+    print(f"otlp_receiver: segments on disk: {len(on_disk)} spans decode")
+    second = up(binary, folder, endpoint)
+
+    def passed_on():
+        return {span.span_id: span for message in list(received["/v1/traces"]) for resource in message.resource_spans
+                for scope in resource.scope_spans for span in scope.spans}
+
+    try:
+        until(lambda: on_disk.keys() <= passed_on().keys(), "rotel passes all spans on")
+    finally:
+        second.send_signal(signal.SIGTERM)
+        second.wait(LIMIT_SECONDS)
+    through = passed_on()
+    for span_id, span in on_disk.items():
+        other = through[span_id]
+        assert other.SerializeToString(deterministic=True) == span.SerializeToString(deterministic=True), (span, other)
+    names = {attribute.key for message in received["/v1/traces"] for resource in message.resource_spans
+             for attribute in resource.resource.attributes}
+    assert {"service.name", "dogwatch.source_id", "dogwatch.boot_id"} <= names, names
+    print(f"otlp_receiver: through rotel: {len(on_disk)} of {len(on_disk)} spans, each as it lay on disk")
+    def linked():
+        return sum(1 for message in list(received["/v1/logs"]) for resource in message.resource_logs
+                   for scope in resource.scope_logs for record in scope.log_records if record.span_id in through)
+
+    def metrics():
+        return {metric.name for message in list(received["/v1/metrics"]) for resource in message.resource_metrics
+                for scope in resource.scope_metrics for metric in scope.metrics}
+
+    until(lambda: linked() > 0, "records name their span")
+    until(lambda: "otel.sdk.log.created" in metrics(), "metrics are pushed")
+    print(f"otlp_receiver: {linked()} records name their span; {len(metrics())} metrics were pushed")
 
 
 def main(binary):
@@ -155,6 +215,9 @@ def main(binary):
                   "rotel passes all lines on")
             through = check(sorted(lines(), key=lambda record: attributes(record)["n"].int_value
                                    if "n" in attributes(record) else -1), "through rotel")
+            traced = pathlib.Path(folder, "traced")
+            traced.mkdir()
+            check_traces(binary, str(traced), f"http://127.0.0.1:{http}")
         finally:
             rotel_agent.terminate()
             rotel_agent.wait(10)

@@ -37,7 +37,7 @@ pub const KILL_GRACE: Duration = Duration::from_secs(5);
 /// What a draining agent gives its program, where nothing else is set: RunPod's longest notice.
 pub const DRAIN_LIMIT_DEFAULT: Duration = Duration::from_secs(3_600);
 /// Variables that a program never inherits: our rights are not its rights.
-pub const HIDDEN_ENV: [&str; 7] = [
+pub const HIDDEN_ENV: [&str; 11] = [
     "DOGWATCH_WORKER_TOKEN",
     "DOGWATCH_API_KEY",
     "DOGWATCH_TOKEN",
@@ -45,6 +45,10 @@ pub const HIDDEN_ENV: [&str; 7] = [
     "SUPABASE_SECRET_KEY",
     "SUPABASE_SERVICE_ROLE_KEY",
     "RUNPOD_API_KEY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
 ];
 
 /// What an agent is started with.

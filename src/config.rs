@@ -111,7 +111,7 @@ impl Config {
         let is_set = |name| self.values.get(name).is_some();
         let (url, key) = (is_set("SUPABASE_URL"), is_set("SUPABASE_SECRET_KEY"));
         let place = match &self.supabase {
-            Some(project) => format!("Supabase at {}", project.url()),
+            Some(project) => format!("Supabase at {}, not read back here: no alarm of silence", project.url()),
             None => self.logs_db().display().to_string(),
         };
         match (url, key) {

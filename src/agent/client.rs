@@ -134,11 +134,20 @@ impl Client {
         let (status, after) = (response.status(), retry_after(&response));
         let body = read(response).await;
         if status.is_success() {
-            return serde_json::from_slice(&body?)
-                .map_err(|error| hold(status.as_u16(), &format!("an answer that is not the protocol's: {error}")));
+            return serde_json::from_slice(&body?).map_err(|error| {
+                let text = format!("an answer that is not the protocol's: {error}");
+                hold(status.as_u16(), &self.redact(&text))
+            });
         }
-        let detail = detail(&String::from_utf8_lossy(&body.unwrap_or_default()));
+        let detail = detail(&self.redact(&String::from_utf8_lossy(&body.unwrap_or_default())));
         Err(by_status(status, after, detail))
+    }
+
+    /// The text without our secrets, should the other side have echoed them.
+    fn redact(&self, text: &str) -> String {
+        let secrets = [Some(&self.caller.0.worker_token), self.api_key.as_ref().map(|key| &key.0)];
+        let secrets = secrets.into_iter().flatten().filter(|secret| !secret.is_empty());
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
     }
 }
 

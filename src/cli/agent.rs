@@ -7,11 +7,12 @@ use super::node::{self, Story};
 use super::up::wait_for_signal;
 use super::{Outcome, open, render};
 use crate::agent::{self, AgentConfig, AgentEnd, ApiKey};
-use crate::config::{Config, Profile};
+use crate::config::{Config, Profile, environment};
 use crate::error::{BadInput, Exit};
 use crate::fleet::ids::{BootId, WorkerId};
 use crate::provider::WorkerToken;
 use crate::supervise::task::Stop;
+use crate::telemetry::otel_env::NAMES;
 
 /// Time the recorder has to deliver the last lines before the agent leaves.
 const DELIVER_WITHIN: Duration = Duration::from_secs(5);
@@ -67,6 +68,11 @@ fn agent_config(config: &Config, args: &AgentArgs) -> Result<AgentConfig, BadInp
     let token = WorkerToken(needed("DOGWATCH_WORKER_TOKEN")?);
     let mut agent = AgentConfig::new(needed("DOGWATCH_BASE_URL")?, WorkerId(needed("DOGWATCH_WORKER_ID")?), token);
     agent.api_key = config.values.text("DOGWATCH_API_KEY").map(ApiKey);
+    // An endpoint may hold a key: then it is ours alone, as the headers are.
+    agent.hidden_env.extend(NAMES.iter().filter(|name| name.ends_with("_ENDPOINT")).filter_map(|name| {
+        let endpoint = environment(name)?;
+        endpoint.contains(['@', '?']).then(|| (*name).to_owned())
+    }));
     agent.allow_commands = args.allow_commands;
     agent.program = (!args.program.is_empty()).then(|| args.program.clone());
     agent.run_type = config.values.text("DOGWATCH_RUN_TYPE");

@@ -45,11 +45,11 @@ pub(super) fn main(args: &ShipArgs, flags: Vec<(&'static str, String)>) -> Outco
         }
     }
     let config = Config::load(Profile::Up, &flags)?;
-    open::data_dir(&config)?;
     let boot = BootId(uuid::Uuid::new_v4());
-    let mut runs = Runs::open(&config.data_dir, &args.source)?;
     let settings = node::recorder_config(&config, Role::Ship(args.source.clone()), boot);
     let (settings, _) = node::with_otel(settings)?;
+    open::data_dir(&config)?;
+    let mut runs = Runs::open(&config.data_dir, &args.source)?;
     let guard = node::install(settings, Story::Demo)?;
     let skip = if args.resume { runs.durable_lines(&config.spool_dir(), &args.source)? } else { 0 };
     runs.begin(boot, skip)?;

@@ -8,6 +8,7 @@
 pub mod otlp;
 pub mod postgres;
 #[cfg(test)]
+#[path = "../../tests/rig/receiver.rs"]
 pub(crate) mod receiver;
 pub mod rpc;
 #[cfg(test)]

@@ -19,5 +19,9 @@ mod postgres_fleet;
 mod postgres_rig;
 #[path = "../rig/postgrest.rs"]
 mod postgrest_rig;
+#[expect(dead_code, reason = "the tests beside the code use the rest")]
+#[path = "../rig/receiver.rs"]
+mod receiver_rig;
+mod secrets;
 mod supabase;
 mod tidy;

@@ -83,6 +83,7 @@ impl Scene {
             self.guard.recorder().emit(source, &record).unwrap();
             self.accepted.push(text);
         }
+        assert!(self.guard.flush(Duration::from_secs(30)), "it is on disk");
     }
 
     fn facts(&self) -> Facts {
@@ -110,20 +111,15 @@ impl Scene {
         facts.last_error.unwrap().1
     }
 
-    fn rows(&self) -> Vec<String> {
-        let order = "select message from system_logs where source_id = 'app' order by timestamp, arrival";
-        self.database.ask(order).lines().map(str::to_owned).collect()
-    }
-
     /// Everything works again: what is pending is delivered, each record is one row, and the law
     /// holds. How many records were set aside.
     fn end(self) -> u64 {
         self.project.heal();
         until("all is delivered", || self.guard.wait_delivered(|_| ()));
-        let rows = self.rows();
-        let Scene { folder, guard, accepted, .. } = self;
+        let Scene { project: _project, database, folder, guard, accepted } = self;
         let ended = guard.shutdown(Duration::from_secs(20));
         assert_eq!((ended.pending, ended.lost), (0, 0));
+        let rows = rows(&database);
         let (mut delivered, mut offered, mut set_aside) = (0, 0, 0);
         for line in verify(&RealDisk, folder.path()).unwrap() {
             assert!(line.ok && line.pending == 0 && line.dropped.is_empty() && line.refused.is_empty(), "{line:?}");
@@ -137,6 +133,12 @@ impl Scene {
         assert!(rows.iter().all(|row| left.any(|text| text == row)), "in order, and nothing else: {rows:?}");
         set_aside
     }
+}
+
+/// Texts of the program's rows, by their time.
+fn rows(database: &Database) -> Vec<String> {
+    let order = "select message from system_logs where source_id = 'app' order by timestamp, arrival";
+    database.ask(order).lines().map(str::to_owned).collect()
 }
 
 fn recorder(folder: &TempDir, config: SupabaseConfig) -> Guard {

@@ -24,7 +24,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _, Row as _};
+use sqlx::{Connection as _, Row as _};
 
 use super::postgres_rig::Database;
 

@@ -1,11 +1,14 @@
 //! The process's metrics: a Prometheus page, and a push over OTLP where the environment asks for it.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Unit;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use metrics_util::layers::FanoutBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_util::layers::{Fanout, FanoutBuilder};
 
 use super::otel::Push;
 use crate::catalogue::{ALL, Kind};
@@ -31,14 +34,11 @@ pub(in crate::cli) struct Metrics {
 /// # Errors
 /// Another one is installed already, or the push cannot be started.
 pub(in crate::cli) fn metrics(push: Option<Push>) -> anyhow::Result<Metrics> {
-    // With recommended naming, units and `_total` are appended as `Metric::prometheus` says.
-    let builder = PrometheusBuilder::new().with_recommended_naming(true).set_buckets(SECONDS_BUCKETS)?;
-    let prometheus = builder.build_recorder();
+    let prometheus = prometheus()?;
     let page = prometheus.handle();
     let push = match push {
         Some(push) => {
-            let (recorder, push) = metrics_push::start(push.config, push.resource, SECONDS_BUCKETS)?;
-            let both = FanoutBuilder::default().add_recorder(prometheus).add_recorder(recorder).build();
+            let (both, push) = beside(prometheus, push)?;
             metrics::set_global_recorder(both).map_err(|error| anyhow::anyhow!("{error}"))?;
             Some(push)
         }
@@ -50,6 +50,19 @@ pub(in crate::cli) fn metrics(push: Option<Push>) -> anyhow::Result<Metrics> {
     describe();
     let shown = page.clone();
     Ok(Metrics { render: Arc::new(move || shown.render()), page, push })
+}
+
+/// The page's recorder. With recommended naming, units and `_total` are appended as
+/// `Metric::prometheus` says.
+fn prometheus() -> anyhow::Result<PrometheusRecorder> {
+    let builder = PrometheusBuilder::new().with_recommended_naming(true).set_buckets(SECONDS_BUCKETS)?;
+    Ok(builder.build_recorder())
+}
+
+/// One recorder for the page and the push.
+fn beside(page: PrometheusRecorder, push: Push) -> anyhow::Result<(Fanout, MetricsPush)> {
+    let (recorder, push) = metrics_push::start(push.config, push.resource, SECONDS_BUCKETS)?;
+    Ok((FanoutBuilder::default().add_recorder(page).add_recorder(recorder).build(), push))
 }
 
 /// Installs the push alone, for a process without a page.

@@ -44,3 +44,50 @@ fn apply(
     settings.stdout |= env.console;
     Ok((settings, push))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::telemetry::record::Source;
+
+    fn applied(pairs: &[(&str, &str)]) -> Result<(telemetry::Config, Option<Push>), BadInput> {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let resource = vec![pair("service.name", "dogwatch"), pair("host.name", "h")];
+        let source = Source { source_type: "external".into(), source_id: "me".into(), resource };
+        let settings = telemetry::Config::new(Path::new("/nowhere"), source);
+        apply(settings, |name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn without_an_endpoint_nothing_changes() {
+        let (settings, push) =
+            applied(&[("OTEL_EXPORTER_OTLP_HEADERS", "a=b"), ("OTEL_LOGS_EXPORTER", "otlp")]).unwrap();
+        assert!(settings.otlp.is_none() && !settings.stdout && push.is_none());
+    }
+
+    #[test]
+    fn an_endpoint_switches_all_signals_on_under_the_resource_that_was_asked_for() {
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+        let name = ("OTEL_SERVICE_NAME", "shop");
+        let (settings, push) = applied(&[base, name, ("OTEL_LOGS_EXPORTER", "otlp,console")]).unwrap();
+        let otlp = settings.otlp.unwrap();
+        assert_eq!(otlp.logs.unwrap().url.as_str(), "http://127.0.0.1:4318/v1/logs");
+        assert_eq!(otlp.traces.unwrap().url.as_str(), "http://127.0.0.1:4318/v1/traces");
+        let push = push.unwrap();
+        assert_eq!(push.config.endpoint.url.as_str(), "http://127.0.0.1:4318/v1/metrics");
+        assert_eq!(push.resource, settings.source.resource);
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(push.resource, [pair("host.name", "h"), pair("service.name", "shop")]);
+        assert!(settings.stdout);
+    }
+
+    #[test]
+    fn what_is_not_spoken_is_bad_input_with_a_remedy() {
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317");
+        let error = applied(&[base, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).err().unwrap();
+        assert_eq!(error.what, "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, which dogwatch does not speak");
+        assert!(error.remedy.contains("http/protobuf") && error.remedy.contains("4318"), "{}", error.remedy);
+    }
+}

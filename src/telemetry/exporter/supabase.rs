@@ -17,6 +17,7 @@ mod row;
 mod tests;
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -27,17 +28,75 @@ use super::web::{self, Call};
 use super::{ExportError, Exported, Exporter, Timed, rows_of};
 use crate::clock::Time;
 use crate::error;
+use crate::rpc::Ingested;
 use crate::telemetry::record::Stored;
+use crate::telemetry::row::Row;
 
 /// Longest answer that is read, bytes: pages of the edge are longer than the function's.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// Puts rows into a project's `system_logs`. Cheap to clone; one connection pool for all clones.
+#[derive(Clone)]
+pub struct RowPoster {
+    config: SupabaseConfig,
+    client: Arc<OnceLock<(reqwest::Client, HeaderMap)>>,
+}
+
+impl RowPoster {
+    /// A poster to the project of `config`; nothing is connected yet.
+    pub fn new(config: SupabaseConfig) -> RowPoster {
+        RowPoster { config, client: Arc::default() }
+    }
+
+    /// Puts all rows there, in calls of a bounded size; how many were not there before. Rows that
+    /// are there already are left as they are, so that the whole may be repeated after an error.
+    ///
+    /// # Errors
+    /// See [`ExportError`].
+    pub async fn insert(&self, rows: &[Row], now: Time) -> Result<Ingested, ExportError> {
+        let calls = web::calls(vec![b'{'], rows.iter().map(row::to_insert))?;
+        let mut sum = Ingested { received: 0, inserted: 0 };
+        for call in calls {
+            let taken = self.call(call, now).await?;
+            sum = Ingested { received: sum.received + taken.received, inserted: sum.inserted + taken.inserted };
+        }
+        Ok(sum)
+    }
+
+    fn client(&self) -> Result<&(reqwest::Client, HeaderMap), ExportError> {
+        if let Some(both) = self.client.get() {
+            return Ok(both);
+        }
+        let both = (web::client(self.config.url())?, headers(&self.config)?);
+        Ok(self.client.get_or_init(|| both))
+    }
+
+    async fn call(&self, call: Call, now: Time) -> Result<Ingested, ExportError> {
+        let config = &self.config;
+        let no_answer = |error: reqwest::Error| {
+            let is_ours = error.is_builder();
+            let detail = config.redact(&error::chain(&error.without_url()));
+            if is_ours {
+                let remedy = "check SUPABASE_URL".to_owned();
+                return ExportError::Blocked { detail: format!("no request can be made: {detail}"), remedy };
+            }
+            ExportError::retry(format!("no answer from {}: {detail}", config.url()))
+        };
+        let (client, headers) = self.client()?;
+        let request = client.post(config.function_url()).headers(headers.clone()).body(call.body);
+        let response = request.send().await.map_err(no_answer)?;
+        let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(no_answer)?;
+        let body = config.redact(&String::from_utf8_lossy(&heard.body));
+        Answer { status: heard.status, retry_after: heard.retry_after.as_deref(), body: &body }
+            .check(call.rows, now)
+    }
+}
+
 /// The exporter `supabase`.
 pub struct SupabaseExporter {
     // Dropped before the runtime that drives its connections.
-    client: Option<(reqwest::Client, HeaderMap)>,
+    poster: RowPoster,
     runtime: Timed,
-    config: SupabaseConfig,
 }
 
 impl SupabaseExporter {
@@ -46,7 +105,7 @@ impl SupabaseExporter {
     /// # Errors
     /// The operating system gives no runtime.
     pub fn new(config: SupabaseConfig) -> io::Result<SupabaseExporter> {
-        Ok(SupabaseExporter { client: None, runtime: Timed::new()?, config })
+        Ok(SupabaseExporter { poster: RowPoster::new(config), runtime: Timed::new()? })
     }
 }
 
@@ -56,17 +115,9 @@ impl Exporter for SupabaseExporter {
     }
 
     fn export(&mut self, batch: &[Stored], now: Time, deadline: Duration) -> Result<Exported, ExportError> {
-        let calls = web::calls(vec![b'{'], rows_of(batch)?.iter().map(row::to_insert))?;
-        let (client, headers) = match &self.client {
-            Some(both) => both.clone(),
-            None => self.client.insert((web::client(self.config.url())?, headers(&self.config)?)).clone(),
-        };
-        self.runtime.run(deadline, async {
-            for call in calls {
-                send(&client, &headers, &self.config, call, now).await?;
-            }
-            Ok(Exported { delivered: batch.len() as u64, rejected: 0 })
-        })
+        let rows = rows_of(batch)?;
+        let taken = self.runtime.run(deadline, self.poster.insert(&rows, now))?;
+        Ok(Exported { delivered: taken.received, rejected: 0 })
     }
 }
 
@@ -88,27 +139,4 @@ fn headers(config: &SupabaseConfig) -> Result<HeaderMap, ExportError> {
         headers.insert(AUTHORIZATION, secret(&format!("Bearer {}", config.key()))?);
     }
     Ok(headers)
-}
-
-async fn send(
-    client: &reqwest::Client,
-    headers: &HeaderMap,
-    config: &SupabaseConfig,
-    call: Call,
-    now: Time,
-) -> Result<(), ExportError> {
-    let no_answer = |error: reqwest::Error| {
-        let is_ours = error.is_builder();
-        let detail = config.redact(&error::chain(&error.without_url()));
-        if is_ours {
-            let remedy = "check SUPABASE_URL".to_owned();
-            return ExportError::Blocked { detail: format!("no request can be made: {detail}"), remedy };
-        }
-        ExportError::retry(format!("no answer from {}: {detail}", config.url()))
-    };
-    let request = client.post(config.function_url()).headers(headers.clone()).body(call.body);
-    let response = request.send().await.map_err(no_answer)?;
-    let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(no_answer)?;
-    let body = config.redact(&String::from_utf8_lossy(&heard.body));
-    Answer { status: heard.status, retry_after: heard.retry_after.as_deref(), body: &body }.check(call.rows, now)
 }

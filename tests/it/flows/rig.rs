@@ -17,74 +17,66 @@ use tempfile::TempDir;
 /// The program.
 const DOGWATCH: &str = env!("CARGO_BIN_EXE_dogwatch");
 /// Time that anything has which takes a moment on an idle machine.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Period of looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// Names of the outside world that no test may depend on.
-const FOREIGN: &[&str] = &[
-    "DOGWATCH_CONFIG",
-    "SUPABASE_URL",
-    "SUPABASE_SERVICE_ROLE_KEY",
-    "SUPABASE_KEY",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_SERVICE_NAME",
-    "TRACEPARENT",
-];
+const FOREIGN: &[&str] = &["DOGWATCH_CONFIG", "SUPABASE_KEY", "TRACEPARENT"];
 
 /// A place to run the program in.
-pub(super) struct Rig {
+pub(crate) struct Rig {
     folder: TempDir,
-    pub(super) gateway: u16,
-    pub(super) watch: u16,
+    pub(crate) gateway: u16,
+    pub(crate) watch: u16,
     runs: Cell<u32>,
 }
 
 /// What a command said.
 #[derive(Debug)]
-pub(super) struct Said {
-    pub(super) code: Option<i32>,
-    pub(super) out: String,
-    pub(super) err: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// A command that runs.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     out: PathBuf,
     err: PathBuf,
 }
 
 impl Rig {
-    pub(super) fn new() -> Rig {
+    pub(crate) fn new() -> Rig {
         let folder = tempfile::Builder::new().prefix("dogwatch-flow-").tempdir().unwrap();
         Rig { folder, gateway: free_port(), watch: free_port(), runs: Cell::new(0) }
     }
 
     /// A path in the flow's folder, beside the data folder.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A file in the flow's folder.
-    pub(super) fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+    pub(crate) fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         std::fs::write(&path, bytes).unwrap();
         path.display().to_string()
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.path("data")
     }
 
     /// The program with these words, not yet started.
-    pub(super) fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(DOGWATCH);
         for setting in config::settings::ALL {
             for name in std::iter::once(&setting.name).chain(setting.aliases) {
                 command.env_remove(name);
             }
         }
-        for name in FOREIGN {
+        for name in FOREIGN.iter().chain(dogwatch::telemetry::otel_env::NAMES) {
             command.env_remove(name);
         }
         command
@@ -98,7 +90,7 @@ impl Rig {
     }
 
     /// Starts a command whose output goes to files of the folder.
-    pub(super) fn start(&self, mut command: Command) -> Running {
+    pub(crate) fn start(&self, mut command: Command) -> Running {
         let run = self.runs.replace(self.runs.get() + 1);
         let (out, err) = (self.path(&format!("{run}.out")), self.path(&format!("{run}.err")));
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
@@ -106,19 +98,19 @@ impl Rig {
     }
 
     /// Runs words to their end.
-    pub(super) fn run(&self, words: &[&str]) -> Said {
+    pub(crate) fn run(&self, words: &[&str]) -> Said {
         self.start(self.command(words)).wait()
     }
 
     /// Runs words that must end well, and gives what they print.
-    pub(super) fn ok(&self, words: &[&str]) -> String {
+    pub(crate) fn ok(&self, words: &[&str]) -> String {
         let said = self.run(words);
         assert_eq!(said.code, Some(0), "{words:?}: {said:?}");
         said.out
     }
 
     /// What a read command has under `key` with `--json`.
-    pub(super) fn json(&self, key: &str, words: &[&str]) -> Value {
+    pub(crate) fn json(&self, key: &str, words: &[&str]) -> Value {
         let words = [words, &["--json"]].concat();
         let said = self.run(&words);
         let mut document: Value =
@@ -129,12 +121,12 @@ impl Rig {
     }
 
     /// `dogwatch up`, once it answers; `words` are further flags.
-    pub(super) fn up(&self, words: &[&str]) -> Running {
+    pub(crate) fn up(&self, words: &[&str]) -> Running {
         self.up_with(words, &[])
     }
 
     /// The same with further settings.
-    pub(super) fn up_with(&self, words: &[&str], settings: &[(&str, &str)]) -> Running {
+    pub(crate) fn up_with(&self, words: &[&str], settings: &[(&str, &str)]) -> Running {
         let mut command = self.command(&[&["up"], words].concat());
         command.envs(settings.iter().copied());
         let mut up = self.start(command);
@@ -146,19 +138,19 @@ impl Rig {
     }
 
     /// Queues commands and gives the ids of their tasks.
-    pub(super) fn submit(&self, words: &[&str]) -> Vec<String> {
+    pub(crate) fn submit(&self, words: &[&str]) -> Vec<String> {
         self.ok(&[&["submit"], words].concat()).lines().map(str::to_owned).collect()
     }
 
     /// These tasks as `tasks --json` shows them, in the order of `ids`.
-    pub(super) fn tasks(&self, ids: &[String]) -> Vec<Value> {
+    pub(crate) fn tasks(&self, ids: &[String]) -> Vec<Value> {
         let all = self.json("tasks", &["tasks", "--limit", "10000"]);
         let find = |id: &String| all.as_array().unwrap().iter().find(|task| task["id"] == **id).cloned();
         ids.iter().map(|id| find(id).unwrap_or_else(|| panic!("task {id} is lost"))).collect()
     }
 
     /// These tasks, once all have ended.
-    pub(super) fn ended(&self, ids: &[String]) -> Vec<Value> {
+    pub(crate) fn ended(&self, ids: &[String]) -> Vec<Value> {
         eventually("the tasks to end", || {
             let tasks = self.tasks(ids);
             let is_final = |task: &Value| matches!(task["status"].as_str().unwrap(), "Complete" | "Failed");
@@ -167,13 +159,13 @@ impl Rig {
     }
 
     /// The conservation law holds, from disk alone.
-    pub(super) fn spools_add_up(&self) {
+    pub(crate) fn spools_add_up(&self) {
         let said = self.run(&["spool", "verify", "--json"]);
         assert_eq!(said.code, Some(0), "spool verify: {said:?}");
     }
 
     /// Processes that name the flow's folder.
-    pub(super) fn processes(&self) -> Vec<(Pid, String)> {
+    pub(crate) fn processes(&self) -> Vec<(Pid, String)> {
         let needle = self.folder.path().display().to_string();
         let own = rustix::process::getpid();
         let mut found = Vec::new();
@@ -193,7 +185,7 @@ impl Rig {
     }
 
     /// Waits until no process names the folder.
-    pub(super) fn is_left_alone(&self) {
+    pub(crate) fn is_left_alone(&self) {
         let limit = clock::monotonic() + Duration::from_secs(10);
         while !self.processes().is_empty() {
             assert!(clock::monotonic() < limit, "these stay behind: {:?}", self.processes());
@@ -219,31 +211,31 @@ impl Drop for Rig {
 }
 
 impl Running {
-    pub(super) fn err(&self) -> String {
+    pub(crate) fn err(&self) -> String {
         std::fs::read_to_string(&self.err).unwrap()
     }
 
-    pub(super) fn out(&self) -> String {
+    pub(crate) fn out(&self) -> String {
         std::fs::read_to_string(&self.out).unwrap()
     }
 
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Its stdin, where that is a pipe.
-    pub(super) fn stdin(&mut self) -> ChildStdin {
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().unwrap()
     }
 
     /// Waits for its end.
-    pub(super) fn wait(self) -> Said {
+    pub(crate) fn wait(self) -> Said {
         self.wait_for(LIMIT)
     }
 
     /// Waits so long for its end.
-    pub(super) fn wait_for(mut self, limit: Duration) -> Said {
+    pub(crate) fn wait_for(mut self, limit: Duration) -> Said {
         let until = clock::monotonic() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -259,19 +251,19 @@ impl Running {
     }
 
     /// SIGKILL, and its end.
-    pub(super) fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 }
 
 /// Waits a moment between two looks.
-pub(super) fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     let _ = crossbeam_channel::after(time).recv();
 }
 
 /// Waits until `look` finds something.
-pub(super) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let limit = clock::monotonic() + LIMIT;
     loop {
         if let Some(found) = look() {
@@ -283,7 +275,7 @@ pub(super) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 }
 
 /// Status and body of a page; None where nobody answers.
-pub(super) fn get(port: u16, path: &str) -> Option<(u16, String)> {
+pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").ok()?;
@@ -306,7 +298,7 @@ fn free_port() -> u16 {
 }
 
 /// One number out of logs.db.
-pub(super) fn count(data: &Path, sql: &'static str) -> i64 {
+pub(crate) fn count(data: &Path, sql: &'static str) -> i64 {
     use sqlx::Connection as _;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -321,6 +313,6 @@ pub(super) fn count(data: &Path, sql: &'static str) -> i64 {
 }
 
 /// Whether the long versions are asked for.
-pub(super) fn is_long() -> bool {
+pub(crate) fn is_long() -> bool {
     config::environment("DOGWATCH_TEST_LONG").is_some_and(|value| value == "1")
 }

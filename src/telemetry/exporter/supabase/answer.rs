@@ -41,10 +41,10 @@ struct Failed {
 impl Answer<'_> {
     /// Whether all `rows` rows of the call are there; `now` is what a date in Retry-After is
     /// compared with.
-    pub(super) fn check(&self, rows: u64, now: Time) -> Result<(), ExportError> {
+    pub(super) fn check(&self, rows: u64, now: Time) -> Result<Ingested, ExportError> {
         if let 200..=299 = self.status {
             return match serde_json::from_str::<Ingested>(self.body) {
-                Ok(taken) if taken.received == rows && taken.inserted <= rows => Ok(()),
+                Ok(taken) if taken.received == rows && taken.inserted <= rows => Ok(taken),
                 _ => Err(self.blocked(URL)),
             };
         }

@@ -1,4 +1,6 @@
-//! A real HTTP server on loopback that answers what it is told.
+//! A real HTTP server on loopback that answers what it is told, and remembers what it was asked.
+//!
+//! One file for the tests beside the code and the tests of the whole, which include it by its path.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
