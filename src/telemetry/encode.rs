@@ -14,6 +14,11 @@ pub const VALUE_BYTES_MAX: usize = 32 * 1_024;
 /// Longest attribute key, bytes.
 pub const KEY_BYTES_MAX: usize = 256;
 
+/// Texts below this length in bytes leave every length around them below 128, which is one byte.
+const SHORT: usize = 112;
+/// An attribute whose lengths are one byte each is at most this long.
+const SHORT_PAIR_BYTES: usize = 130;
+
 /// A value of an attribute, as OTLP knows it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
@@ -38,19 +43,49 @@ pub struct LogWriter<'a> {
 
 impl<'a> LogWriter<'a> {
     /// Begins a record: `time` and `observed` in nanoseconds since 1970.
+    #[inline]
     pub fn begin(out: &'a mut Vec<u8>, time: u64, observed: u64, severity: i32, text: &str) -> Self {
+        let mut writer = LogWriter::begin_with(out, time, observed, &[]);
+        writer.severity(severity, text);
+        writer
+    }
+
+    /// Begins a record with fields that [`LogWriter::part`] has written.
+    #[inline]
+    pub fn begin_with(out: &'a mut Vec<u8>, time: u64, observed: u64, part: &[u8]) -> Self {
         out.clear();
-        fixed64(out, 1, time);
-        fixed64(out, 11, observed);
-        varint_field(out, 2, severity.unsigned_abs().into());
-        bytes_field(out, 3, text.as_bytes());
+        let mut times = [0; 18];
+        (times[0], times[9]) = (1 << 3 | 1, 11 << 3 | 1);
+        times[1..9].copy_from_slice(&time.to_le_bytes());
+        times[10..].copy_from_slice(&observed.to_le_bytes());
+        out.extend_from_slice(&times);
+        out.extend_from_slice(part);
         LogWriter { out, dropped: 0 }
     }
 
+    /// Writes fields that many records have in common, without any time.
+    pub fn part(out: &'a mut Vec<u8>) -> Self {
+        out.clear();
+        LogWriter { out, dropped: 0 }
+    }
+
+    /// The severity: its number and its word.
+    pub fn severity(&mut self, number: i32, text: &str) {
+        varint_field(self.out, 2, number.unsigned_abs().into());
+        bytes_field(self.out, 3, text.as_bytes());
+    }
+
     /// The message.
+    #[inline]
     pub fn body(&mut self, text: &str) {
         let kept = clamp(text, BODY_BYTES_MAX);
         self.dropped += u32::from(kept.len() < text.len());
+        if kept.len() < SHORT {
+            let bytes = kept.len() as u8;
+            self.out.extend_from_slice(&[5 << 3 | 2, bytes + 2, 1 << 3 | 2, bytes]);
+            self.out.extend_from_slice(kept.as_bytes());
+            return;
+        }
         let value_len = 1 + varint_len(kept.len()) + kept.len();
         tag(self.out, 5, 2);
         varint(self.out, value_len as u64);
@@ -58,7 +93,60 @@ impl<'a> LogWriter<'a> {
     }
 
     /// One attribute.
+    #[inline(always)]
     pub fn attribute(&mut self, key: &str, value: Value<'_>) {
+        let is_short = match value {
+            Value::Str(text) => key.len() + text.len() < SHORT,
+            Value::Bytes(_) => false,
+            Value::Bool(_) | Value::Int(_) | Value::Double(_) => key.len() < SHORT,
+        };
+        if is_short && self.out.len() + SHORT_PAIR_BYTES + 16 <= RECORD_BYTES_MAX - BODY_BYTES_MAX {
+            self.short_attribute(key, value);
+        } else {
+            self.long_attribute(key, value);
+        }
+    }
+
+    /// An attribute of which every length is one byte: few large writes instead of many small ones.
+    #[inline(always)]
+    fn short_attribute(&mut self, key: &str, value: Value<'_>) {
+        let out = &mut *self.out;
+        let key_len = key.len() as u8;
+        let mut front = |value_len: u8| {
+            out.extend_from_slice(&[6 << 3 | 2, key_len + 4 + value_len, 1 << 3 | 2, key_len]);
+            out.extend_from_slice(key.as_bytes());
+        };
+        match value {
+            Value::Str(text) => {
+                let bytes = text.len() as u8;
+                front(bytes + 2);
+                out.extend_from_slice(&[2 << 3 | 2, bytes + 2, 1 << 3 | 2, bytes]);
+                out.extend_from_slice(text.as_bytes());
+            }
+            Value::Bool(truth) => {
+                front(2);
+                out.extend_from_slice(&[2 << 3 | 2, 2, 2 << 3, u8::from(truth)]);
+            }
+            Value::Int(number) => {
+                let (digits, count) = varint_bytes(number.cast_unsigned());
+                front(1 + count);
+                out.extend_from_slice(&[2 << 3 | 2, 1 + count, 3 << 3]);
+                out.extend_from_slice(&digits);
+                out.truncate(out.len() - digits.len() + usize::from(count));
+            }
+            Value::Double(number) => {
+                front(9);
+                let mut bytes = [2 << 3 | 2, 9, 4 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0];
+                bytes[3..].copy_from_slice(&number.to_bits().to_le_bytes());
+                out.extend_from_slice(&bytes);
+            }
+            // Never short.
+            Value::Bytes(_) => {}
+        }
+    }
+
+    #[cold]
+    fn long_attribute(&mut self, key: &str, value: Value<'_>) {
         let key = clamp(key, KEY_BYTES_MAX);
         let value = match value {
             Value::Str(text) => {
@@ -155,6 +243,19 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// The bytes of a varint, and how many of them count.
+#[inline]
+fn varint_bytes(mut value: u64) -> ([u8; 10], u8) {
+    let (mut bytes, mut last) = ([0; 10], 0);
+    while value >= 0x80 && last < 9 {
+        bytes[last] = (value as u8) | 0x80;
+        value >>= 7;
+        last += 1;
+    }
+    bytes[last] = value as u8;
+    (bytes, last as u8 + 1)
 }
 
 fn varint_len(value: usize) -> usize {

@@ -9,6 +9,7 @@
 //! Events of telemetry's own threads are ignored (I2). Spans go another way: see `spans`.
 
 mod carried;
+mod fronts;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use opentelemetry::trace::TraceContextExt as _;
 use serde_json::Value as Json;
 use tracing::dispatcher::WeakDispatch;
 use tracing::field::{Field, Visit};
@@ -29,7 +30,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 pub use self::spans::SpanRecorder;
 
-use self::carried::Carried;
+use self::carried::{Carried, Said};
+use self::fronts::Fronts;
 use super::encode::{BODY_BYTES_MAX, LogWriter, VALUE_BYTES_MAX, Value};
 use super::quiet::is_quiet;
 use super::record::{Kind, Level};
@@ -104,6 +106,7 @@ thread_local! {
 struct Scratch {
     record: Vec<u8>,
     text: String,
+    fronts: Fronts,
 }
 
 impl RecorderLayer {
@@ -112,25 +115,20 @@ impl RecorderLayer {
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         let metadata = event.metadata();
-        let (level, severity, text) = severity(*metadata.level());
+        let (level, ..) = severity(*metadata.level());
         let now = clock::unix_micros() * 1_000;
-        let mut writer = LogWriter::begin(&mut scratch.record, now, now, severity, text);
-        writer.attribute("target", Value::Str(metadata.target()));
-        let mut visitor =
-            Visitor { writer: &mut writer, text: &mut scratch.text, carried: carried::Said::default() };
-        event.record(&mut visitor);
-        let said = visitor.carried;
+        let front = scratch.fronts.of(metadata);
+        let mut writer = LogWriter::begin_with(&mut scratch.record, now, now, front);
+        event.record(&mut Visitor { writer: &mut writer, text: &mut scratch.text });
         if let Some(span) = context.event_span(event)
             && let Some(carried) = span.extensions().get::<Carried>()
         {
+            let mut said = Said::default();
+            event.record(&mut said);
             carried.write(said, &mut writer);
         }
         if let Some(found) = self.event_context(event) {
-            writer.context(
-                found.trace_id().to_bytes(),
-                found.span_id().to_bytes(),
-                found.trace_flags().is_sampled(),
-            );
+            found.write(&mut writer);
         }
         writer.end();
         // A refusal is counted by the ring and told in-band; the caller never feels it (I1).
@@ -140,18 +138,42 @@ impl RecorderLayer {
 
 impl RecorderLayer {
     /// The span context that the event belongs to: its explicit parent's, else the thread's.
-    fn event_context(&self, event: &Event<'_>) -> Option<SpanContext> {
+    fn event_context(&self, event: &Event<'_>) -> Option<Within> {
         if event.is_root() {
             return None;
         }
-        let found = if let Some(parent) = event.parent() {
+        if let Some(parent) = event.parent() {
             let dispatch = self.dispatch.get()?.upgrade()?;
-            let context = tracing_opentelemetry::get_otel_context(parent, &dispatch)?;
-            context.span().span_context().clone()
+            Within::of(&tracing_opentelemetry::get_otel_context(parent, &dispatch)?)
         } else {
-            opentelemetry::Context::map_current(|context| context.span().span_context().clone())
-        };
-        found.is_valid().then_some(found)
+            opentelemetry::Context::map_current(Within::of)
+        }
+    }
+}
+
+/// The span that an event is in.
+struct Within {
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    is_sampled: bool,
+}
+
+impl Within {
+    fn of(context: &opentelemetry::Context) -> Option<Within> {
+        if !context.has_active_span() {
+            return None;
+        }
+        let span = context.span();
+        let found = span.span_context();
+        found.is_valid().then(|| Within {
+            trace_id: found.trace_id().to_bytes(),
+            span_id: found.span_id().to_bytes(),
+            is_sampled: found.trace_flags().is_sampled(),
+        })
+    }
+
+    fn write(&self, writer: &mut LogWriter<'_>) {
+        writer.context(self.trace_id, self.span_id, self.is_sampled);
     }
 }
 
@@ -168,17 +190,16 @@ fn severity(level: tracing::Level) -> (Level, i32, &'static str) {
 struct Visitor<'a, 'b> {
     writer: &'a mut LogWriter<'b>,
     text: &'a mut String,
-    carried: carried::Said,
 }
 
 impl Visitor<'_, '_> {
-    fn put(&mut self, field: &Field, value: Value<'_>) {
-        self.carried.note(field.name());
-        match (field.name(), value) {
-            ("message", Value::Str(text)) => self.writer.body(text),
+    #[inline]
+    fn put(&mut self, field: &Field, text: &str) {
+        match field.name() {
+            "message" => self.writer.body(text),
             // A program's own attributes travel as the text of one JSON object.
-            (PROGRAM_ATTRIBUTES, Value::Str(text)) => self.unfold(field, text),
-            (name, value) => self.writer.attribute(name, value),
+            PROGRAM_ATTRIBUTES => self.unfold(field, text),
+            name => self.writer.attribute(name, Value::Str(text)),
         }
     }
 
@@ -200,7 +221,7 @@ impl Visitor<'_, '_> {
         if catch_unwind(AssertUnwindSafe(|| write!(bounded, "{value:?}"))).is_err() {
             text.push_str("<panicked while it was formatted>");
         }
-        self.put(field, Value::Str(&text));
+        self.put(field, &text);
         *self.text = text;
     }
 }
@@ -211,30 +232,30 @@ impl Visit for Visitor<'_, '_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, Value::Str(value));
+        self.put(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, Value::Bool(value));
+        self.writer.attribute(field.name(), Value::Bool(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, Value::Int(value));
+        self.writer.attribute(field.name(), Value::Int(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
         match i64::try_from(value) {
-            Ok(number) => self.put(field, Value::Int(number)),
+            Ok(number) => self.writer.attribute(field.name(), Value::Int(number)),
             Err(_) => self.render(field, &value),
         }
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, Value::Double(value));
+        self.writer.attribute(field.name(), Value::Double(value));
     }
 
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
-        self.put(field, Value::Bytes(value));
+        self.writer.attribute(field.name(), Value::Bytes(value));
     }
 }
 
@@ -247,7 +268,11 @@ struct Bounded<'a> {
 impl fmt::Write for Bounded<'_> {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
         let room = self.bytes_max.saturating_sub(self.text.len());
+        if piece.len() <= room {
+            self.text.push_str(piece);
+            return Ok(());
+        }
         self.text.push_str(super::encode::clamp(piece, room));
-        if piece.len() > room { Err(fmt::Error) } else { Ok(()) }
+        Err(fmt::Error)
     }
 }

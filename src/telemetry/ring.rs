@@ -24,6 +24,7 @@
 //! choice of a place in `place`. Not here: waiting, waking, threads, clocks; the consumer polls.
 
 mod cells;
+mod crc;
 mod entries;
 mod layout;
 mod map;
@@ -45,6 +46,7 @@ use std::time::Duration;
 use rustix::thread::{MembarrierCommand, membarrier};
 use uuid::Uuid;
 
+pub(in crate::telemetry) use self::crc::append as crc32c_append;
 pub use self::layout::MAX_PAYLOAD_BYTES;
 pub use self::place::Backing;
 pub use self::recover::{Recovered, Saved};

@@ -23,9 +23,10 @@ pub(super) struct Said {
     cycle: bool,
 }
 
-impl Said {
-    pub(super) fn note(&mut self, name: &str) {
-        match name {
+/// Every value, of whatever type, is told here; a field that is declared and has none is not said.
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, _: &dyn fmt::Debug) {
+        match field.name() {
             "task_id" => self.task_id = true,
             "worker_id" => self.worker_id = true,
             "cycle" => self.cycle = true,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
+use super::crc;
 use super::entries::Entries;
 use super::layout::{self, COUNT_MODULUS, Commit, Head, Tail, WORD_BYTES};
 use super::word::Word;
@@ -128,25 +129,13 @@ impl<W: Word> Cells<'_, W> {
         }
     }
 
-    /// Writes all of an entry but its mark.
+    /// Writes all of an entry but its mark, and gives the CRC of its payload.
     #[inline]
-    pub(super) fn fill(&self, position: u64, head: u64, payload: &[u8]) {
+    pub(super) fn fill(&self, position: u64, head: u64, payload: &[u8]) -> u32 {
         self.entries.data[self.entries.index(position)].store(head, Relaxed);
-        let (chunks, rest) = payload.as_chunks::<8>();
         let words = payload.len().div_ceil(WORD_BYTES as usize);
-        let (before_end, after_end) = self.entries.runs(position + layout::ENTRY_HEAD_BYTES, words);
-        let (first, second) = chunks.split_at(before_end.len().min(chunks.len()));
-        for (word, chunk) in before_end.iter().zip(first) {
-            word.store(u64::from_le_bytes(*chunk), Relaxed);
-        }
-        for (word, chunk) in after_end.iter().zip(second) {
-            word.store(u64::from_le_bytes(*chunk), Relaxed);
-        }
-        if let (Some(word), false) = (after_end.last().or(before_end.last()), rest.is_empty()) {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            word.store(u64::from_le_bytes(last), Relaxed);
-        }
+        let runs = self.entries.runs(position + layout::ENTRY_HEAD_BYTES, words);
+        crc::copy_in(self.entries.salt, payload, runs)
     }
 
     /// Makes an entry visible.
@@ -162,10 +151,9 @@ impl<W: Word> Cells<'_, W> {
     /// Reserve, fill, publish.
     #[inline]
     pub(super) fn push(&self, head: Head, payload: &[u8]) -> Result<u64, Refused> {
-        let payload_crc = layout::payload_crc(self.entries.salt, payload);
         let position = self.reserve(head.entry_bytes(), head.level)?;
         let word = head.pack();
-        self.fill(position, word, payload);
+        let payload_crc = self.fill(position, word, payload);
         self.publish(position, word, payload_crc)
     }
 

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
+use super::crc;
 use super::layout::{self, Head, WORD_BYTES};
 use super::word::Load;
 
@@ -62,9 +63,8 @@ impl<'a, L: Load> Entries<'a, L> {
         if head.payload_bytes > layout::max_payload_bytes(self.capacity_bytes()) {
             return None;
         }
-        self.copy_out(position + layout::ENTRY_HEAD_BYTES, head.payload_bytes, scratch);
-        let payload = &scratch[..head.payload_bytes];
-        let crc = layout::entry_crc(layout::payload_crc(self.salt, payload), word, position);
+        let payload_crc = self.copy_out(position + layout::ENTRY_HEAD_BYTES, head.payload_bytes, scratch);
+        let crc = layout::entry_crc(payload_crc, word, position);
         (u64::from(crc) == mark >> 32).then_some(head)
     }
 
@@ -77,20 +77,14 @@ impl<'a, L: Load> Entries<'a, L> {
         position
     }
 
-    fn copy_out(self, position: u64, bytes: usize, scratch: &mut Vec<u8>) {
+    /// Copies a payload to the beginning of `scratch` and gives its CRC.
+    fn copy_out(self, position: u64, bytes: usize, scratch: &mut Vec<u8>) -> u32 {
         let words = bytes.div_ceil(WORD_BYTES as usize);
-        if scratch.len() < words * WORD_BYTES as usize {
-            scratch.resize(words * WORD_BYTES as usize, 0);
+        let whole = words * WORD_BYTES as usize;
+        if scratch.len() < whole {
+            scratch.resize(whole, 0);
         }
-        let (before_end, after_end) = self.runs(position, words);
-        let (chunks, _) = scratch.as_chunks_mut::<8>();
-        let (first, second) = chunks.split_at_mut(before_end.len());
-        for (chunk, word) in first.iter_mut().zip(before_end) {
-            *chunk = word.load(Relaxed).to_le_bytes();
-        }
-        for (chunk, word) in second.iter_mut().zip(after_end) {
-            *chunk = word.load(Relaxed).to_le_bytes();
-        }
+        crc::copy_out(self.salt, self.runs(position, words), &mut scratch[..whole], bytes)
     }
 
     /// The words from a position on: up to the end of the ring, and on from its beginning.

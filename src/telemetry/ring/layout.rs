@@ -30,6 +30,7 @@
 
 use uuid::Uuid;
 
+use super::crc;
 use super::word::Load;
 use crate::telemetry::record::{Kind, Level};
 use std::sync::atomic::Ordering::Relaxed;
@@ -156,17 +157,10 @@ pub(super) fn max_payload_bytes(capacity_bytes: u64) -> usize {
     MAX_PAYLOAD_BYTES.min((capacity_bytes / 4) as usize)
 }
 
-/// The CRC's part that needs no position, so that it is done before anything is reserved.
-pub(super) fn payload_crc(salt: u32, payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(salt, payload)
-}
-
-/// The CRC of an entry.
+/// The CRC of an entry, from that of its payload, which begins with the salt.
+#[inline]
 pub(super) fn entry_crc(payload_crc: u32, head: u64, position: u64) -> u32 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&head.to_le_bytes());
-    bytes[8..].copy_from_slice(&position.to_le_bytes());
-    crc32c::crc32c_append(payload_crc, &bytes)
+    crc::two_words(payload_crc, [head, position])
 }
 
 /// CRC over words, begun with the salt.

@@ -262,7 +262,7 @@ fn a_producer_that_publishes_in_time_is_not_passed_over() {
     let position = cells.reserve(head.entry_bytes(), head.level).unwrap();
     cells.fill(position, head.pack(), b"late");
     assert_eq!(consumer.skip_stalled(Duration::ZERO, Duration::from_secs(1)), 0);
-    let crc = layout::payload_crc(ring.0.salt, b"late");
+    let crc = crc32c::crc32c_append(ring.0.salt, b"late");
     assert_eq!(cells.publish(position, head.pack(), crc), Ok(position));
     assert_eq!(consumer.skip_stalled(Duration::from_secs(9), Duration::from_secs(1)), 0);
     assert_eq!(drain(&mut consumer)[0].payload, b"late");

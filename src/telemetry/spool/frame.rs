@@ -10,6 +10,8 @@
 
 use uuid::Uuid;
 
+use crate::telemetry::ring::crc32c_append;
+
 /// Where a frame may begin. The first byte cannot begin UTF-8 text and is rare as a protobuf tag.
 pub const MARK: [u8; 4] = [0xD7, 0x06, 0xF5, 0xA9];
 /// Bytes before the payload.
@@ -52,7 +54,7 @@ pub enum Step {
 
 /// What both CRCs of a frame start from.
 pub fn salt(boot: Uuid, segment_first_seq: u64) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(boot.as_bytes()), &segment_first_seq.to_le_bytes())
+    crc32c_append(crc32c_append(0, boot.as_bytes()), &segment_first_seq.to_le_bytes())
 }
 
 /// Appends the frame; the header's length is taken from the payload.
@@ -65,12 +67,12 @@ pub fn encode(out: &mut Vec<u8>, salt: u32, header: Header, payload: &[u8]) {
     head[24] = header.kind;
     head[25] = header.level;
     head[26..28].copy_from_slice(&header.source.to_le_bytes());
-    let crc = crc32c::crc32c_append(salt, &head[..28]);
+    let crc = crc32c_append(salt, &head[..28]);
     head[28..32].copy_from_slice(&crc.to_le_bytes());
     out.reserve(OVERHEAD_BYTES + payload.len());
     out.extend_from_slice(&head);
     out.extend_from_slice(payload);
-    out.extend_from_slice(&crc32c::crc32c_append(crc, payload).to_le_bytes());
+    out.extend_from_slice(&crc32c_append(crc, payload).to_le_bytes());
 }
 
 /// Says what the window begins with; an empty window is incomplete.
@@ -78,7 +80,7 @@ pub fn decode(window: &[u8], salt: u32) -> Step {
     if let Some((header, crc)) = header(window, salt) {
         let end = HEADER_BYTES + header.payload_bytes as usize;
         let Some(stored) = window.get(end..end + 4) else { return Step::Incomplete(end + 4) };
-        let right = crc32c::crc32c_append(crc, &window[HEADER_BYTES..end]).to_le_bytes() == stored;
+        let right = crc32c_append(crc, &window[HEADER_BYTES..end]).to_le_bytes() == stored;
         return if right { Step::Frame(header, end + 4) } else { Step::BadPayload(header, end + 4) };
     }
     if may_begin(window) {
@@ -103,7 +105,7 @@ fn header(window: &[u8], salt: u32) -> Option<(Header, u32)> {
         return None;
     }
     let crc = u32::from_le_bytes(array(head, 28));
-    if crc32c::crc32c_append(salt, &head[..28]) != crc {
+    if crc32c_append(salt, &head[..28]) != crc {
         return None;
     }
     let payload_bytes = u32::from_le_bytes(array(head, 4));

@@ -47,6 +47,8 @@ pub struct Writer {
 struct Active {
     file: Box<dyn DiskFile>,
     first: u64,
+    /// What the CRCs of its frames begin with.
+    salt: u32,
     /// Bytes in the file.
     written: u64,
     /// Of these, durable.
@@ -150,7 +152,7 @@ impl Writer {
         let ordinal = if kind == Kind::Source { *of_source } else { self.now.end.records };
         let (kind, level) = (kind as u8, level as u8);
         let header = Header { payload_bytes: 0, seq, ordinal, kind, level, source };
-        let salt = self.active.as_ref().map_or(0, |active| frame::salt(self.folder.boot(), active.first));
+        let salt = self.active.as_ref().map_or(0, |active| active.salt);
         for _ in 0..copies {
             frame::encode(&mut self.buffer, salt, header, payload);
         }
@@ -321,7 +323,7 @@ impl Writer {
             frame::encode(&mut self.buffer, salt, header, json);
         }
         self.resumes = false;
-        self.active = Some(Active { file, first, written: 0, synced: 0, named: false });
+        self.active = Some(Active { file, first, salt, written: 0, synced: 0, named: false });
         self.folder.tail().active = Some((first, 0));
         Ok(())
     }

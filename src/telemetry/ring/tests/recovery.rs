@@ -88,7 +88,7 @@ fn a_kill_while_releasing_neither_loses_nor_invents() {
     let cells = ring.0.cells();
     let head = Head { payload_bytes: 7, kind: Kind::Log, level: Level::Error, source: 0 }.pack();
     cells.fill(cut, head, b"on disk");
-    cells.publish(cut, head, layout::payload_crc(ring.0.salt, b"on disk")).unwrap();
+    cells.publish(cut, head, crc32c::crc32c_append(ring.0.salt, b"on disk")).unwrap();
     let recovered = found(dir.path());
     assert_eq!(payloads(&recovered), ["not yet"]);
     assert_eq!((recovered.half_written, recovered.accepted()), (0, 2));
