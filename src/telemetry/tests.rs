@@ -4,6 +4,8 @@
 
 mod faults;
 mod full;
+#[cfg(feature = "full")]
+mod metrics;
 mod rig;
 mod shutdown;
 mod threads;

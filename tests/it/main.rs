@@ -13,4 +13,6 @@ mod filesystems;
 mod flows;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod instructions;
+#[cfg(target_os = "linux")]
+mod recorded;
 mod tidy;
