@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::rig::{APP, App, LIMIT, Mode, Rig, until};
 use crate::catalogue::{self, Kind, Metric};
 use crate::clock;
+use crate::telemetry::Guard;
 use crate::telemetry::record::{self, Level};
 use crate::telemetry::ring::{Refused, Ring, RingConfig};
 use crate::telemetry::spool::Folder;
@@ -165,6 +166,23 @@ fn process_with_a_page() {
     assert!(guard.flush(LIMIT));
     page.until(catalogue::RING_DEPTH, "", |bytes| bytes < 0.1 * RING_BYTES as f64);
 
+    full_disk(&page, &rig, &guard, &mut app);
+    rig.far.set(Mode::Blocked);
+    page.until_is(catalogue::EXPORTER_BLOCKED, "exporter=\"far\"", 1);
+    rig.far.set(Mode::Up);
+    until("delivered", || guard.wait_delivered(|_| ()));
+    page.until_is(catalogue::PENDING, "exporter=\"far\"", 0);
+    let rows = rig.far.rows().iter().filter(|row| row.source_id == APP).count() as u64;
+    page.until(catalogue::RECORDS_EXPORTED, "exporter=\"far\"", |records| records >= rows as f64);
+    let otel: Vec<&str> =
+        catalogue::ALL.iter().map(|metric| metric.name).filter(|name| name.starts_with("otel.sdk.")).collect();
+    assert!(otel.contains(&"otel.sdk.log.created") && otel.contains(&"otel.sdk.exporter.log.exported"), "{otel:?}");
+    let _ = guard.shutdown(LIMIT);
+    println!("all series");
+}
+
+/// Records go to stdout while the disk is full.
+fn full_disk(page: &Page, rig: &Rig, guard: &Guard, app: &mut App<'_>) {
     for op in [Op::Create, Op::Write] {
         rig.disk.fail(op, std::io::ErrorKind::StorageFull, 0, u64::MAX);
     }
@@ -181,17 +199,4 @@ fn process_with_a_page() {
     page.until_is(catalogue::FALLBACK_ACTIVE, "", 0);
     let printed = rig.out.all().len() as u64;
     page.until_is(catalogue::RECORDS_DROPPED, "exporter=\"all\",reason=\"stdout\"", printed);
-
-    rig.far.set(Mode::Blocked);
-    page.until_is(catalogue::EXPORTER_BLOCKED, "exporter=\"far\"", 1);
-    rig.far.set(Mode::Up);
-    until("delivered", || guard.wait_delivered(|_| ()));
-    page.until_is(catalogue::PENDING, "exporter=\"far\"", 0);
-    let rows = rig.far.rows().iter().filter(|row| row.source_id == APP).count() as u64;
-    page.until(catalogue::RECORDS_EXPORTED, "exporter=\"far\"", |records| records >= rows as f64);
-    let otel: Vec<&str> =
-        catalogue::ALL.iter().map(|metric| metric.name).filter(|name| name.starts_with("otel.sdk.")).collect();
-    assert!(otel.contains(&"otel.sdk.log.created") && otel.contains(&"otel.sdk.exporter.log.exported"), "{otel:?}");
-    let _ = guard.shutdown(LIMIT);
-    println!("all series");
 }

@@ -45,7 +45,7 @@ pub(super) struct SpanRow {
 /// The spans in `logs.db`.
 pub(super) fn spans(folder: &Path) -> Vec<SpanRow> {
     let query = "select message, span_id, log_level = 'WARNING' as is_interrupted, \
-                 json_extract(metadata, '$.attributes.number') as number \
+                 cast(json_extract(metadata, '$.attributes.number') as integer) as number \
                  from system_logs where json_extract(metadata, '$.kind') = 'span'";
     let rows: Vec<(String, String, bool, Option<i64>)> =
         ask(folder, |mut logs| async move { sqlx::query_as(query).fetch_all(&mut logs).await.unwrap() });
