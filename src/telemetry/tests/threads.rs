@@ -229,7 +229,8 @@ fn a_spooler_that_is_given_up_leaves_the_way_to_stdout_open() {
     let mut found =
         [rig.far.texts(), printed.iter().filter(|text| accepted.contains(text)).cloned().collect()].concat();
     let mut expected = accepted.clone();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected, "each once, here or there");
     let sum = rig.law();
     assert_eq!((sum.cause("stdout"), sum.dropped, sum.pending), (printed.len() as u64, printed.len() as u64, 0));
