@@ -4,8 +4,6 @@
 
 mod faults;
 mod full;
-#[cfg(feature = "full")]
-mod metrics;
 mod rig;
 mod shutdown;
 mod threads;
