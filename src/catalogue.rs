@@ -148,7 +148,7 @@ catalogue! {
     RING_DEPTH = "otel.sdk.processor.log.queue.size", Gauge, "By";
     /// Size of the ring.
     RING_CAPACITY = "otel.sdk.processor.log.queue.capacity", Gauge, "By";
-    /// Ring entries found half written at recovery.
+    /// Ring entries that were half written: given up here, or found when a dead process was taken over.
     RING_HALF_WRITTEN = "dogwatch.ring.half_written", Counter, "{record}";
     /// Bytes of segments on disk.
     SPOOL_BYTES = "dogwatch.spool.size", Gauge, "By";

@@ -73,7 +73,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
@@ -171,11 +171,11 @@ fn spool_config(config: &Config, segment_bytes: Option<u64>) -> SpoolConfig {
     }
 }
 
-fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
-    let Wiring { disk, intensity, exporters, .. } = wiring;
+fn run_wired(config: Config, mut wiring: Wiring) -> Result<Guard, StartError> {
+    let (disk, intensity) = (Arc::clone(&wiring.disk), wiring.intensity);
     disk.create_dir(&config.spool_dir).map_err(|error| SpoolError::io("make folder", &config.spool_dir, error))?;
     let spool = spool_config(&config, wiring.segment_bytes);
-    let folder = Folder::create(&config.spool_dir, config.boot, Arc::clone(&disk))?;
+    let folder = Folder::create(&config.spool_dir, config.boot, disk)?;
     let ring_config =
         RingConfig { capacity_bytes: config.ring_bytes, boot: config.boot, kernel_boot: adopt::kernel_boot() };
     let ring = Ring::create(folder.path(), &ring_config)?;
@@ -184,11 +184,11 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     let recorder =
         Recorder::new(ring.clone(), config.source.clone(), orders.clone(), Arc::clone(&durable), Arc::clone(&low))
             .map_err(StartError::Refused)?;
-    let exporters = all_exporters(&config, exporters, wiring.shipping)?;
+    let exporters = all_exporters(&config, std::mem::take(&mut wiring.exporters), wiring.shipping)?;
     let adopted: Arc<Mutex<Vec<Folder>>> = Arc::default();
     let shippers: Arc<OnceLock<Arc<Vec<Slot>>>> = Arc::default();
     let (standing, on_durable) = (Arc::new(spooler::Standing::default()), Arc::clone(&shippers));
-    let spooler = Spooler {
+    let work = Arc::new(Spooler {
         ring: ring.clone(),
         folder: folder.clone(),
         config: spool,
@@ -201,10 +201,9 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
             on_durable.get().into_iter().flat_map(|slots| slots.iter()).for_each(|slot| slot.handle.wake());
         }),
         low,
-        out: wiring.out,
+        out: Arc::clone(&wiring.out),
         fuse: wiring.fuse.clone(),
-    };
-    let work = Arc::new(spooler);
+    });
     let at_work = Arc::clone(&work);
     let body = move |pulse: &_, generation| at_work.run(pulse, generation);
     let spooler = Arc::new(Child::start("spooler", intensity, watchdog::tell_panic, body)?);
@@ -218,57 +217,102 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     };
     let slots = Arc::new(slots(exporters, intensity, again)?);
     let _ = shippers.set(Arc::clone(&slots));
-    let keeping: Arc<Mutex<Vec<String>>> = Arc::default();
-    let stand_in: Arc<OnceLock<Child>> = Arc::default();
     let voice = Voice::new(recorder.clone());
-    let ground = keeper::Ground {
-        root: config.spool_dir.clone(),
-        disk,
-        config: spool,
-        adopt: config.adopt,
-        keep_every: wiring.keep_every,
-        fuse: wiring.fuse.clone(),
-        own: folder.clone(),
-        ring: ring.clone(),
-        voice: voice.clone(),
-        slots: Arc::clone(&slots),
-        adopted,
-        unfed: Mutex::default(),
-        trouble: Arc::clone(&keeping),
-    };
-    let keeper = Keeper::start(ground, intensity)?;
-    let view = watchdog::View {
-        voice: voice.clone(),
-        spooler: Arc::clone(&spooler),
-        stand_in: watchdog::StandIn { work, intensity, child: Arc::clone(&stand_in) },
-        standing: Arc::clone(&standing),
-        slots: Arc::clone(&slots),
-        keeper: keeper.child(),
-        heartbeat_every: config.heartbeat_every,
-        limits: watchdog::Limits {
-            turn: wiring.watch_every,
-            stall: wiring.stall_limit,
-            tell_lost_every: wiring.tell_lost_every,
-        },
-        fuse: wiring.fuse,
-        memory: Mutex::default(),
-    };
-    let watchdog = Watchdog::start(view, intensity)?;
-    Ok(Guard {
-        recorder,
-        ring,
+    let parts = Parts {
+        config,
+        wiring,
+        spool,
         folder,
+        ring,
+        recorder,
         orders,
-        spooler,
-        stand_in,
-        standing,
-        slots,
-        keeper,
-        watchdog,
         voice,
-        keeping,
-        ended: false,
-    })
+        adopted,
+        slots,
+        work,
+        spooler,
+        standing,
+    };
+    parts.watch()
+}
+
+/// What the keeper, the watchdog and the guard are made of.
+struct Parts {
+    config: Config,
+    wiring: Wiring,
+    spool: SpoolConfig,
+    folder: Folder,
+    ring: Ring,
+    recorder: Recorder,
+    orders: Sender<spooler::Order>,
+    voice: Voice,
+    adopted: Arc<Mutex<Vec<Folder>>>,
+    slots: Arc<Vec<Slot>>,
+    work: Arc<Spooler>,
+    spooler: Arc<Child>,
+    standing: Arc<spooler::Standing>,
+}
+
+impl Parts {
+    /// Starts the keeper and the watchdog.
+    fn watch(self) -> Result<Guard, StartError> {
+        let Parts { config, wiring, folder, ring, voice, slots, spooler, standing, .. } = self;
+        let intensity = wiring.intensity;
+        let keeping: Arc<Mutex<Vec<String>>> = Arc::default();
+        let stand_in: Arc<OnceLock<Child>> = Arc::default();
+        let half_written: Arc<AtomicU64> = Arc::default();
+        let ground = keeper::Ground {
+            root: config.spool_dir,
+            disk: wiring.disk,
+            config: self.spool,
+            adopt: config.adopt,
+            keep_every: wiring.keep_every,
+            fuse: wiring.fuse.clone(),
+            own: folder.clone(),
+            ring: ring.clone(),
+            voice: voice.clone(),
+            slots: Arc::clone(&slots),
+            adopted: self.adopted,
+            unfed: Mutex::default(),
+            half_written: Arc::clone(&half_written),
+            trouble: Arc::clone(&keeping),
+        };
+        let keeper = Keeper::start(ground, intensity)?;
+        let view = watchdog::View {
+            voice: voice.clone(),
+            spooler: Arc::clone(&spooler),
+            stand_in: watchdog::StandIn { work: self.work, intensity, child: Arc::clone(&stand_in) },
+            standing: Arc::clone(&standing),
+            slots: Arc::clone(&slots),
+            keeper: keeper.child(),
+            half_written,
+            heartbeat_every: config.heartbeat_every,
+            limits: watchdog::Limits {
+                turn: wiring.watch_every,
+                stall: wiring.stall_limit,
+                tell_lost_every: wiring.tell_lost_every,
+            },
+            fuse: wiring.fuse,
+            memory: Mutex::default(),
+        };
+        let watchdog = Watchdog::start(view, intensity)?;
+        let (recorder, orders) = (self.recorder, self.orders);
+        Ok(Guard {
+            recorder,
+            ring,
+            folder,
+            orders,
+            spooler,
+            stand_in,
+            standing,
+            slots,
+            keeper,
+            watchdog,
+            voice,
+            keeping,
+            ended: false,
+        })
+    }
 }
 
 /// An exporter, its slot, and the numbers that it is shipped by.

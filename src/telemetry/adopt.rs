@@ -191,3 +191,6 @@ pub(super) fn kernel_boot() -> Uuid {
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(Uuid::nil())
 }
+
+#[cfg(test)]
+mod tests;

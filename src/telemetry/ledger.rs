@@ -14,8 +14,18 @@ pub(super) fn fold_recovered(folder: &Folder, found: &Recovered, interrupted: u6
     let half_written = found.counters.half_written + found.half_written;
     // A definition that was set aside and never reached a segment is not found by counting them.
     let sources = count_sources(folder)?.max(found.counters.aside[Aside::Source as usize]);
-    let entries = found.accepted().saturating_sub(sources);
-    save(folder, &found.counters, entries + interrupted, half_written)
+    let accepted = found.accepted().saturating_sub(sources) + interrupted;
+    // A kill between the count of what went to stdout and the release of its room leaves entries
+    // that are counted there and were found again: they are in the spool, so they are not lost.
+    let mut counters = found.counters;
+    let known = folder.end()?.records + half_written + counters.lost_aside();
+    let mut twice = known.saturating_sub(accepted);
+    for aside in Aside::LOST {
+        let count = &mut counters.aside[aside as usize];
+        let taken = twice.min(*count);
+        (*count, twice) = (*count - taken, twice - taken);
+    }
+    save(folder, &counters, accepted, half_written)
 }
 
 /// Folds in what this process's ring counted, after all of it was appended. `sources`: entries

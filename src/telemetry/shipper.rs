@@ -148,11 +148,15 @@ impl Shipper {
         shipper
     }
 
-    /// Takes the place of one that hangs: it goes on with its standing, and as long as
-    /// `is_current` says so. An answer that comes later has no effect.
-    fn in_place(mut self, standing: Standing, is_current: impl Fn() -> bool + Send + 'static) -> Shipper {
-        (self.standing, self.is_current) = (standing, Box::new(is_current));
+    /// Takes the place of one that hangs: it goes on with its standing.
+    fn in_place(mut self, standing: Standing) -> Shipper {
+        self.standing = standing;
         self
+    }
+
+    /// Serves as long as `is_current` says so: an answer that comes later has no effect.
+    fn serve_while(&mut self, is_current: impl Fn() -> bool + Send + 'static) {
+        self.is_current = Box::new(is_current);
     }
 
     /// Where it stands; shared, for status.

@@ -15,10 +15,12 @@ mod found;
 mod table;
 mod victim;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use child::{Mode, Order, Program};
+use child::{CLOSED_EVERY, Mode, Order, Program};
+use found::SpanRow;
 use table::Total;
 use victim::{Moment, Victim};
 
@@ -145,9 +147,31 @@ fn one_run(run: u64, total: &mut Total) {
     assert_eq!(outcome.lost, [0_u64; 0], "run {run} {mode:?}: acknowledged and not delivered");
     assert_eq!(outcome.duplicates, 0, "run {run} {mode:?}: delivered more than once");
     assert_eq!(total.refused, 0, "run {run} {mode:?}: the emitter waits for room");
+    judge_spans(&found::spans(folder.path()), &acknowledged, total);
     // A thread that was killed between its macro and the pipe has one number more.
     let unacknowledged_max = threads * (1 + order.process);
     assert!(outcome.unacknowledged <= unacknowledged_max, "run {run} {mode:?}: {outcome:?}");
+}
+
+/// Each emitter's span was open at the kill, and is told once; of those that had closed before a
+/// number was acknowledged each is there once, and none as interrupted.
+fn judge_spans(spans: &[SpanRow], acknowledged: &[u64], total: &mut Total) {
+    let ids: BTreeSet<&str> = spans.iter().map(|span| span.span_id.as_str()).collect();
+    assert_eq!(ids.len(), spans.len(), "a span is there twice: {spans:#?}");
+    let named = |name: &str, is_interrupted| {
+        spans.iter().filter(move |span| span.message == name && span.is_interrupted == is_interrupted).count()
+    };
+    // Process and thread stand above a number's lower half.
+    let emitters = acknowledged.iter().map(|number| number >> 32).collect::<BTreeSet<_>>().len();
+    assert!(named("emitter", true) >= emitters, "{emitters} were open: {spans:#?}");
+    assert_eq!(named("emitter", false), 0, "{spans:#?}");
+    let closed: BTreeSet<u64> = spans.iter().filter_map(|span| span.number.map(i64::cast_unsigned)).collect();
+    let missing = acknowledged.iter().find(|number| **number % CLOSED_EVERY == 0 && !closed.contains(*number));
+    assert_eq!(missing, None, "its span had closed: {spans:#?}");
+    let caught = named("closed", true);
+    assert!(caught <= named("emitter", true), "one at most in each emitter was open: {spans:#?}");
+    total.interrupted += (named("emitter", true) + caught) as u64;
+    total.closed += closed.len() as u64;
 }
 
 fn other_run(program: Program, run: u64, total: &mut Total) {

@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a test helper that fails is a test that fails")]
 
 mod full;
+mod killed;
 mod kinds;
 
 use std::io::Write as _;
@@ -28,6 +29,8 @@ fn process_with_mounts() {
     match (setting(SCENE).as_deref(), setting(DIR).map(PathBuf::from)) {
         (Some("kinds"), Some(dir)) => kinds::all(&dir),
         (Some("full"), Some(dir)) => full::run(&dir),
+        (Some("killed"), Some(dir)) => killed::run(&dir),
+        (Some("fallback"), Some(dir)) => killed::emit_until_killed(&dir),
         (Some("records"), Some(dir)) => kinds::records_until_killed(&dir),
         _ => {}
     }
@@ -41,6 +44,11 @@ fn a_ring_on_each_kind_of_file_system_keeps_its_promise_or_says_what_it_keeps() 
 #[test]
 fn a_full_disk_costs_nothing_that_the_ring_has_room_for() {
     check("full");
+}
+
+#[test]
+fn a_kill_while_records_go_to_stdout_loses_nothing_and_counts_each_once() {
+    check("killed");
 }
 
 #[expect(clippy::disallowed_methods, reason = "how a test process tells the one it starts what to do")]

@@ -22,6 +22,8 @@ mod postgrest_rig;
 #[expect(dead_code, reason = "the tests beside the code use the rest")]
 #[path = "../rig/receiver.rs"]
 mod receiver_rig;
+#[cfg(target_os = "linux")]
+mod recorded;
 mod secrets;
 mod supabase;
 mod tidy;

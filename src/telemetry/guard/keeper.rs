@@ -6,6 +6,7 @@
 //! process's folder for a day, and then its records are dropped and counted. Each turn does a bounded amount.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(in crate::telemetry) struct Ground {
     pub(in crate::telemetry) adopted: Arc<Mutex<Vec<Folder>>>,
     /// Of these, which slots' shippers have not got them yet.
     pub(in crate::telemetry) unfed: Mutex<Vec<(Folder, usize)>>,
+    /// Entries that dead processes left half written.
+    pub(in crate::telemetry) half_written: Arc<AtomicU64>,
     /// What went wrong the last time, for status.
     pub(in crate::telemetry) trouble: Arc<Mutex<Vec<String>>>,
 }
@@ -188,6 +191,7 @@ impl Ground {
         let (found, mut troubles) = adopt::adopt_all(&self.root, &self.disk, self.config, clock::now());
         let unfed = || self.unfed.lock().unwrap_or_else(PoisonError::into_inner);
         for dead in found {
+            self.half_written.fetch_add(dead.half_written, Ordering::Relaxed);
             self.tell(&dead);
             unfed().extend((0..self.slots.len()).map(|slot| (dead.folder.clone(), slot)));
             // Before it is handed to a shipper: one that is made anew finds its feeds here.

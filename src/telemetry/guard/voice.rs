@@ -32,7 +32,7 @@ impl Voice {
         *self.is_silent.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    pub(super) fn is_silent(&self) -> bool {
+    pub(in crate::telemetry) fn is_silent(&self) -> bool {
         *self.is_silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

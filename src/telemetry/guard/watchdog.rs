@@ -7,6 +7,7 @@
 //! a panic of its own.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(in crate::telemetry) struct View {
     pub(in crate::telemetry) standing: Arc<spooler::Standing>,
     pub(in crate::telemetry) slots: Arc<Vec<Slot>>,
     pub(in crate::telemetry) keeper: Arc<Child>,
+    /// Entries that dead processes left half written.
+    pub(in crate::telemetry) half_written: Arc<AtomicU64>,
     pub(in crate::telemetry) heartbeat_every: Duration,
     pub(in crate::telemetry) limits: Limits,
     pub(in crate::telemetry) fuse: Fuse,
@@ -210,8 +213,10 @@ impl View {
         metrics::gauge!(catalogue::RING_DEPTH.name).set(ring.depth_bytes() as f64);
         metrics::gauge!(catalogue::RING_CAPACITY.name).set(ring.capacity_bytes() as f64);
         let counters = ring.counters();
-        metrics::counter!(catalogue::RECORDS_ACCEPTED.name).absolute(counters.accepted());
-        metrics::counter!(catalogue::RING_HALF_WRITTEN.name).absolute(counters.half_written);
+        let records = counters.accepted().saturating_sub(self.voice.recorder().sources_count());
+        metrics::counter!(catalogue::RECORDS_ACCEPTED.name).absolute(records);
+        let half_written = counters.half_written + self.half_written.load(Ordering::Relaxed);
+        metrics::counter!(catalogue::RING_HALF_WRITTEN.name).absolute(half_written);
         for (reason, by_level) in crate::telemetry::ring::Refused::COUNTED.iter().zip(&counters.refused) {
             for (level, count) in Level::ALL.iter().zip(by_level) {
                 metrics::counter!(

@@ -186,7 +186,7 @@ impl Shared {
         let mut shipper = None;
         while shipper.is_none() && pulse.generation() == generation {
             pulse.beat();
-            shipper = self.shipper_of(pulse, generation);
+            shipper = self.shipper_of(generation);
             if shipper.is_none() {
                 // The spool cannot be read at the moment; whoever waits has a limit of his own.
                 let _ = crossbeam_channel::after(LOOK_EVERY).recv();
@@ -198,7 +198,7 @@ impl Shared {
     }
 
     /// The shipper of that generation, made where it is not there yet. None: it cannot be made.
-    fn shipper_of(&self, pulse: &Pulse, generation: u64) -> Option<Arc<Mutex<Shipper>>> {
+    fn shipper_of(&self, generation: u64) -> Option<Arc<Mutex<Shipper>>> {
         {
             let newest = lock(&self.newest);
             if newest.0 == generation {
@@ -208,9 +208,7 @@ impl Shared {
         let origin = self.origin.as_ref()?;
         let made = origin.exporter().and_then(|exporter| Ok((exporter, origin.feeds()?)));
         let (exporter, feeds) = made.inspect_err(|error| self.standing.broken(error)).ok()?;
-        let current = pulse.clone();
-        let shipper = Shipper::new(exporter, feeds, self.config)
-            .in_place(self.standing.clone(), move || current.generation() == generation);
+        let shipper = Shipper::new(exporter, feeds, self.config).in_place(self.standing.clone());
         let shipper = Arc::new(Mutex::new(shipper));
         *lock(&self.newest) = (generation, Arc::clone(&shipper));
         if !lock(&self.waiters).0.is_empty() {
@@ -221,6 +219,8 @@ impl Shared {
 
     /// The loop. A fenced generation leaves at the next turn.
     fn serve(&self, shipper: &Mutex<Shipper>, pulse: &Pulse, generation: u64) {
+        let current = pulse.clone();
+        lock(shipper).serve_while(move || current.generation() == generation);
         let mut wait = Duration::ZERO;
         while pulse.generation() == generation {
             pulse.beat();

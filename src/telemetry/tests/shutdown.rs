@@ -1,10 +1,17 @@
 //! The end: bounded whatever hangs, and what it says is true.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::rig::{App, LIMIT, Mode, Rig, until};
+use uuid::Uuid;
+
+use super::rig::{App, Gate, LIMIT, Mode, Rig, until};
 use crate::telemetry::record::Level;
+use crate::telemetry::spool::Folder;
+use crate::telemetry::spool::disk::RealDisk;
 use crate::telemetry::spool::disk::faulty::Op;
+use crate::telemetry::wiring::Fuse;
 use crate::telemetry::{Guard, Shutdown};
 
 /// A shutdown that must come back, however long the machine takes: a hang would be for ever.
@@ -22,6 +29,15 @@ fn started(rig: &mut Rig) -> Guard {
     let guard = rig.start();
     until("the first heartbeat is on disk", || guard.folder.end().is_ok_and(|end| end.records >= 1));
     guard
+}
+
+/// A program whose hundred records are delivered.
+fn delivered(guard: &Guard) -> App<'_> {
+    let mut app = App::new(guard);
+    app.talk(Level::Info, 100);
+    assert!(guard.flush(LIMIT));
+    assert!(guard.wait_delivered(|_| ()));
+    app
 }
 
 /// The next process of the folder delivers what was said to be pending.
@@ -76,10 +92,7 @@ fn with_the_exporter_down_nothing_on_disk_is_deleted() {
 fn on_a_full_disk() {
     let mut rig = Rig::new();
     let guard = started(&mut rig);
-    let mut app = App::new(&guard);
-    app.talk(Level::Info, 100);
-    assert!(guard.flush(LIMIT));
-    assert!(guard.wait_delivered(|_| ()));
+    let mut app = delivered(&guard);
     for op in [Op::Create, Op::Write] {
         rig.disk.fail(op, std::io::ErrorKind::StorageFull, 0, u64::MAX);
     }
@@ -96,10 +109,7 @@ fn on_a_full_disk() {
 fn with_a_spooler_that_hangs_in_an_fsync() {
     let mut rig = Rig::new();
     let guard = started(&mut rig);
-    let mut app = App::new(&guard);
-    app.talk(Level::Info, 100);
-    assert!(guard.flush(LIMIT));
-    assert!(guard.wait_delivered(|_| ()));
+    let mut app = delivered(&guard);
     rig.hang_syncs(u64::MAX);
     app.talk(Level::Error, 30);
     let accepted = app.accepted;
@@ -109,5 +119,38 @@ fn with_a_spooler_that_hangs_in_an_fsync() {
     assert!((1..=30).contains(&shutdown.pending), "{shutdown}");
     println!("spooler hangs: {shutdown}");
     rig.let_go();
+    all_arrive(&mut rig, &accepted);
+}
+
+/// The keeper is about to take over a folder when the ring is closed: what it would say of that is
+/// no loss.
+#[test]
+fn with_a_keeper_that_is_late_nothing_counts_as_lost() {
+    let mut rig = Rig::new();
+    let (gate, is_inside) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+    let armed = Arc::new(AtomicBool::new(false));
+    let (inside, arming, entered) = (gate.clone(), Arc::clone(&armed), Arc::clone(&is_inside));
+    rig.fuse = Fuse::new(move |at| {
+        if at == "keeper" && arming.load(Ordering::SeqCst) {
+            entered.store(true, Ordering::SeqCst);
+            inside.pass();
+        }
+    });
+    let guard = started(&mut rig);
+    let mut app = App::new(&guard);
+    app.talk(Level::Info, 100);
+    gate.shut();
+    armed.store(true, Ordering::SeqCst);
+    until("the keeper hangs", || is_inside.load(Ordering::SeqCst));
+    drop(Folder::create(rig.dir.path(), Uuid::new_v4(), Arc::new(RealDisk)).unwrap());
+    let (accepted, voice) = (app.accepted, guard.voice.clone());
+    let shutdown = std::thread::scope(|scope| {
+        let ended = scope.spawn(|| bounded(guard, Duration::from_secs(4)));
+        until("the ring is closed", || voice.is_silent());
+        gate.open();
+        ended.join().unwrap()
+    });
+    assert_eq!((shutdown.durable, shutdown.pending, shutdown.lost), (101, 0, 0), "{shutdown}");
+    rig.fuse = Fuse::default();
     all_arrive(&mut rig, &accepted);
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::rig::{App, Far, Gate, LIMIT, Mode, Rig, until};
+use super::rig::{App, Far, Gate, LIMIT, Mode, Rig, pause, until};
 use crate::supervise::Intensity;
 use crate::telemetry::record::Level;
 use crate::telemetry::wiring::Fuse;
-use crate::telemetry::{Guard, ThreadStatus};
+use crate::telemetry::{DATABASE_SLOT, Guard, ThreadStatus, feed, shipper};
 
 fn thread(guard: &Guard, name: &str) -> ThreadStatus {
     guard.status().threads.into_iter().find(|status| status.thread.contains(name)).unwrap()
@@ -64,10 +64,7 @@ fn too_many_panics_are_given_up_and_said() {
         let guard = rig.start();
         let mut app = App::new(&guard);
         app.talk(Level::Info, 100);
-        if name != "shipper" {
-            // A shipper's intensity is its own: it is only restarted here.
-            until("given up", || thread(&guard, child).given_up);
-        }
+        until("given up", || thread(&guard, child).given_up);
         app.talk(Level::Error, 100);
         assert!(app.refused.is_empty(), "{name}: the caller does not feel it");
         let accepted = app.accepted;
@@ -158,4 +155,83 @@ fn an_exporter_that_hangs_delays_no_other() {
     assert_eq!((shutdown.pending, shutdown.lost), (0, 0));
     assert_eq!((rig.far.texts(), other.texts()), (accepted.clone(), accepted));
     rig.law();
+}
+
+/// The far side takes the batch and answers only when the thread that asked was replaced.
+#[test]
+fn a_shipper_that_hangs_is_replaced_and_its_late_answer_moves_nothing() {
+    let mut rig = Rig::new();
+    (rig.stall_limit, rig.export_deadline) = (Duration::from_millis(50), Duration::from_millis(20));
+    rig.far.1.shut();
+    rig.far.set(Mode::Hang);
+    let guard = rig.start();
+    let mut app = App::new(&guard);
+    app.talk(Level::Info, 100);
+    let facts = || guard.exporters().remove(0).facts;
+    until("the export hangs", || facts().state == shipper::State::Delivering);
+    rig.far.set(Mode::Down);
+    until("replaced", || thread(&guard, "ship-far").restarts >= 1);
+    until("the next one asks, too", || facts().retries >= 2);
+    rig.far.1.open();
+    until("the late answer is there", || !rig.far.rows().is_empty());
+    pause(100);
+    let cursor = || feed::state_of(&guard.folder, DATABASE_SLOT).unwrap();
+    assert_eq!((cursor().next, cursor().ordinal, facts().delivered), (0, 0, 0));
+    rig.far.set(Mode::Up);
+    app.talk(Level::Info, 10);
+    assert!(guard.flush(LIMIT) && guard.wait_delivered(|_| ()));
+    let accepted = app.accepted;
+    let shutdown = guard.shutdown(LIMIT);
+    assert_eq!((shutdown.pending, shutdown.lost), (0, 0));
+    assert_eq!(rig.far.texts(), accepted);
+    let sum = rig.law();
+    assert_eq!((sum.delivered, sum.dropped, sum.pending), (sum.offered, 0, 0));
+}
+
+#[test]
+fn a_spooler_that_is_given_up_leaves_the_way_to_stdout_open() {
+    let mut rig = Rig::new();
+    rig.intensity = Intensity { restarts: 2, ..rig.intensity };
+    rig.ring_bytes = 64 << 10;
+    let is_broken = Arc::new(AtomicU64::new(0));
+    let broken = Arc::clone(&is_broken);
+    rig.fuse = Fuse::new(move |at| assert!(at != "spooler" || broken.load(Ordering::SeqCst) == 0, "planted"));
+    let guard = rig.start();
+    let mut app = App::new(&guard);
+    app.talk(Level::Info, 20);
+    assert!(guard.flush(LIMIT) && guard.wait_delivered(|_| ()));
+    is_broken.store(1, Ordering::SeqCst);
+    until("given up", || thread(&guard, "spooler").given_up);
+    until("lines on stdout", || {
+        if guard.recorder().ring_fill() < 0.9 {
+            app.talk(Level::Warning, 10);
+        }
+        rig.out.all().len() > 100
+    });
+    let status = guard.status();
+    assert!(status.fallback && status.trouble.unwrap().contains("stays down"));
+    assert!(!thread(&guard, "stand-in").given_up);
+    assert!(app.refused.is_empty(), "the caller does not feel it");
+    assert!(!guard.flush(Duration::from_secs(1)), "nothing is made durable");
+    let accepted = app.accepted;
+    let shutdown = guard.shutdown(Duration::from_secs(2));
+    let printed: Vec<String> = rig.out.all().iter().map(|line| line["message"].as_str().unwrap().into()).collect();
+    assert_eq!(shutdown.lost, printed.len() as u64);
+
+    rig.fuse = Fuse::default();
+    let next = rig.start();
+    let ours = |texts: &[String]| texts.iter().filter(|text| accepted.contains(text)).count();
+    until("the rest is delivered by the next process", || {
+        assert!(next.wait_delivered(|_| ()));
+        rig.far.texts().len() + ours(&printed) >= accepted.len()
+    });
+    let _ = next.shutdown(LIMIT);
+    let mut found =
+        [rig.far.texts(), printed.iter().filter(|text| accepted.contains(text)).cloned().collect()].concat();
+    let mut expected = accepted.clone();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "each once, here or there");
+    let sum = rig.law();
+    assert_eq!((sum.cause("stdout"), sum.dropped, sum.pending), (printed.len() as u64, printed.len() as u64, 0));
 }

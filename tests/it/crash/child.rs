@@ -27,6 +27,8 @@ pub(super) const RUNNING: u64 = u64::MAX;
 pub(super) const FILE: &str = "log.jsonl";
 /// A child that nobody kills ends by itself.
 const LIFE_MAX: Duration = Duration::from_secs(60);
+/// Before each number that it divides a span is opened and closed.
+pub(super) const CLOSED_EVERY: u64 = 8;
 /// Emitters wait while more of the ring is in use, so that nothing is refused.
 const FILL_MAX: f64 = 0.5;
 
@@ -147,6 +149,9 @@ fn emit(order: &Order, pipe: &File, guard: Option<&Guard>) {
                 for number in (first + 1..).take(count) {
                     while guard.is_some_and(|guard| guard.recorder().ring_fill() > FILL_MAX) {
                         std::thread::park_timeout(Duration::from_millis(1));
+                    }
+                    if number % CLOSED_EVERY == 0 {
+                        drop(tracing::info_span!("closed", number).entered());
                     }
                     if syncing && number % 4 == 0 {
                         tracing::error!(number, "numbered");

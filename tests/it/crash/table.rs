@@ -18,6 +18,10 @@ pub(super) struct Total {
     pub(super) half_written: u64,
     pub(super) accepted: u64,
     pub(super) delivered: u64,
+    /// Spans that were open at a kill, each told once.
+    pub(super) interrupted: u64,
+    /// Spans that had closed.
+    pub(super) closed: u64,
 }
 
 /// One run.
@@ -71,10 +75,12 @@ pub(super) fn print(totals: &[&Total]) {
     }
     for total in totals.iter().filter(|total| total.accepted > 0) {
         let Total { kills_while_adopting, unacknowledged, half_written, accepted, delivered, .. } = total;
+        let Total { interrupted, closed, .. } = total;
         let name = total.name;
         write!(out, "\n{name}: {kills_while_adopting} kills before a start had ended; ").unwrap();
         write!(out, "{unacknowledged} delivered that the kill kept from being acknowledged; ").unwrap();
-        writeln!(out, "{accepted} accepted = {delivered} delivered + {half_written} half-written").unwrap();
+        write!(out, "{accepted} accepted = {delivered} delivered + {half_written} half-written; ").unwrap();
+        writeln!(out, "{interrupted} spans interrupted and {closed} closed, each told once").unwrap();
     }
     std::io::stdout().lock().write_all(&out).unwrap();
 }

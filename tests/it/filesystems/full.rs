@@ -6,19 +6,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use dogwatch::clock;
-use dogwatch::telemetry::record::{Level, Source};
+use dogwatch::telemetry::record::Level;
 use dogwatch::telemetry::ring::Refused;
 use dogwatch::telemetry::spool::disk::RealDisk;
 use dogwatch::telemetry::spool::verify;
-use dogwatch::telemetry::{self, Adopt, Config, Destination, Guard, NewRecord, SourceNo};
-use sqlx::ConnectOptions as _;
+use dogwatch::telemetry::{self, Config, Guard, NewRecord, SourceNo};
 use tracing_subscriber::layer::SubscriberExt as _;
-use uuid::Uuid;
 
 use super::{mount, tell};
+use crate::recorded;
 
-const RING_BYTES: u64 = 512 << 10;
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const RING_BYTES: u64 = 512 << 10;
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 /// What a flush may take before the disk counts as full.
 const STUCK: Duration = Duration::from_millis(1_500);
 /// Records between two looks at the disk.
@@ -106,7 +105,7 @@ fn until_full(guard: &Guard, offered: &mut Offered) {
     panic!("the disk never runs full");
 }
 
-fn fill(ballast: &Path) {
+pub(super) fn fill(ballast: &Path) {
     let mut file = File::create(ballast).unwrap();
     loop {
         match file.write(&[0xA5; 4_096]) {
@@ -130,7 +129,7 @@ fn account(disk: &Path, logs: &Path, offered: &Offered, shutdown: &telemetry::Sh
     let over_rate = sum(|line| line.dropped.get("fallback_rate").copied().unwrap_or(0));
     assert_eq!(sum(|line| line.dropped.values().sum()), printed + over_rate, "{lines:#?}");
     assert_eq!((accepted, sum(|line| line.pending)), (delivered + printed + over_rate, 0), "{lines:#?}");
-    let (rows, numbers) = rows(logs);
+    let (rows, numbers) = recorded::numbered(logs);
     assert_eq!(rows, numbers, "no record is there twice");
     assert!((offered.accepted - printed - over_rate..=offered.accepted).contains(&rows), "{rows} rows");
     // Beside ours: those of the events for which the fallback had not made room.
@@ -141,23 +140,7 @@ fn account(disk: &Path, logs: &Path, offered: &Offered, shutdown: &telemetry::Sh
     ));
 }
 
-/// Rows of ours, and how many different ones.
-fn rows(logs: &Path) -> (u64, u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(logs).read_only(true);
-        let mut connection = options.connect().await.unwrap();
-        let counts: (i64, i64) = sqlx::query_as(
-            "select count(*), count(distinct message) from system_logs where message like 'number %'",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-        (u64::try_from(counts.0).unwrap(), u64::try_from(counts.1).unwrap())
-    })
-}
-
-fn wait_for<T>(what: impl Fn() -> Option<T>) -> Option<T> {
+pub(super) fn wait_for<T>(what: impl Fn() -> Option<T>) -> Option<T> {
     let (_never, inbox) = std::sync::mpsc::channel::<()>();
     let until = clock::monotonic() + LIMIT;
     loop {
@@ -170,23 +153,5 @@ fn wait_for<T>(what: impl Fn() -> Option<T>) -> Option<T> {
 }
 
 fn config(disk: &Path, logs: &Path) -> Config {
-    Config {
-        spool_dir: disk.join("spool"),
-        source: Source { source_type: "external".into(), source_id: "full disk".into(), resource: Vec::new() },
-        boot: Uuid::new_v4(),
-        level: Level::Debug,
-        ring_bytes: RING_BYTES,
-        spool_cap_bytes: 1 << 26,
-        segment_bytes: 8 << 20,
-        otlp: None,
-        sync_every: Duration::from_millis(10),
-        heartbeat_every: Duration::from_secs(3_600),
-        database: Some(Destination::Sqlite {
-            path: logs.to_owned(),
-            retention: Duration::from_secs(86_400),
-            retention_bytes: 1 << 30,
-        }),
-        stdout: false,
-        adopt: Adopt::All,
-    }
+    Config { ring_bytes: RING_BYTES, ..recorded::config(disk.join("spool"), logs, "full disk") }
 }

@@ -16,8 +16,7 @@ use dogwatch::telemetry::record::{Kind, Level, Source};
 use dogwatch::telemetry::ring::{OpenSpan, Ring, RingConfig};
 use dogwatch::telemetry::spool::disk::RealDisk;
 use dogwatch::telemetry::spool::{Folder, SpoolConfig, Writer, verify};
-use dogwatch::telemetry::{self, Adopt, Config, Destination};
-use sqlx::ConnectOptions as _;
+use dogwatch::telemetry::{self, Config};
 use tracing_subscriber::Registry;
 use uuid::Uuid;
 
@@ -25,6 +24,7 @@ use super::judge::Found;
 use super::scenes::end;
 use super::stepper::{Child, mark};
 use super::{Scene, Watch};
+use crate::recorded;
 
 const DEAD: Uuid = Uuid::from_u128(0x0001_9000_0000_7000_8000_0000_0000_0001);
 const RECORDS: u64 = 5;
@@ -95,27 +95,11 @@ fn adopted_again(dir: &Path) -> Found {
         assert!(lines.iter().all(|line| line.ok && line.accepted == line.delivered), "{lines:#?}");
         let dead: Vec<_> = lines.iter().filter(|line| line.boot == DEAD && line.exporter != "none").collect();
         assert!(matches!(dead[..], [line] if line.accepted == RECORDS + 1), "{lines:#?}");
-        assert_eq!(rows(&dir.join("logs.db")), (RECORDS + 1, RECORDS + 1), "rows and different ones");
+        assert_eq!(recorded::numbered(&dir.join("logs.db")), (RECORDS + 1, RECORDS + 1), "rows and different ones");
         end();
     })
     .kill();
     Found { acknowledged: RECORDS, in_flight: 0, half_written: 0, has_ring: false }
-}
-
-/// Rows of the dead process, and how many different ones.
-fn rows(logs: &Path) -> (u64, u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(logs).read_only(true);
-        let mut connection = options.connect().await.unwrap();
-        let counts: (i64, i64) = sqlx::query_as(
-            "select count(*), count(distinct message) from system_logs where message like 'number %'",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
-        (u64::try_from(counts.0).unwrap(), u64::try_from(counts.1).unwrap())
-    })
 }
 
 fn source(source_id: &str) -> Source {
@@ -123,23 +107,6 @@ fn source(source_id: &str) -> Source {
 }
 
 fn config(dir: &Path) -> Config {
-    Config {
-        spool_dir: dir.join("spool"),
-        source: source("adopter"),
-        boot: Uuid::new_v4(),
-        level: Level::Debug,
-        ring_bytes: 64 << 10,
-        spool_cap_bytes: 1 << 26,
-        segment_bytes: 8 << 20,
-        otlp: None,
-        sync_every: Duration::from_millis(10),
-        heartbeat_every: Duration::from_secs(3_600),
-        database: Some(Destination::Sqlite {
-            path: dir.join("logs.db"),
-            retention: Duration::from_secs(86_400 * 36_500),
-            retention_bytes: 1 << 30,
-        }),
-        stdout: false,
-        adopt: Adopt::All,
-    }
+    let config = recorded::config(dir.join("spool"), &dir.join("logs.db"), "adopter");
+    Config { ring_bytes: 64 << 10, ..config }
 }

@@ -71,13 +71,16 @@ pub(super) fn survey(scene: &Scene, wants_all: bool) {
     let observed = observe(scene, &dir, if is_cut { OBSERVED_MAX } else { u64::MAX });
     let (points, which) = points(&observed, wants_all && scene.watch == Watch::Instructions);
     let passes = passes(&observed.path);
-    let mut ends = Ends::new();
+    let (mut ends, mut beyond) = (Ends::new(), 0);
     for &point in &points {
-        *ends.entry(kill_after(scene, &dir, point, &observed, &passes)).or_default() += 1;
+        let (found, is_at_end) = kill_after(scene, &dir, point, &observed, &passes);
+        *ends.entry(found).or_default() += 1;
+        beyond += u64::from(is_at_end);
     }
     tell(&format!(
         "instructions: {}: {} instructions{} stepped and observed, {} states of the files, each recovered and \
-         judged; {} children killed ({which}), each in one of {} known states: {}",
+         judged; {} children killed ({which}), each in one of {} known states, {beyond} of \
+         them at the end, as they took another way: {}",
         scene.name,
         observed.path.len(),
         if observed.is_whole { "" } else { " (the first ones)" },
@@ -213,7 +216,7 @@ fn anchor(passes: &[u32], point: u64) -> usize {
     (point.saturating_sub(BACK_MAX)..=point).min_by_key(cost).unwrap()
 }
 
-fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes: &[u32]) -> Found {
+fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes: &[u32]) -> (Found, bool) {
     let mut child = start(scene, dir);
     // A breakpoint would stop another thread of the child, too: with one, every step is a step.
     let from = if scene.meanwhile.is_some() { 0 } else { anchor(passes, point) };
@@ -223,8 +226,9 @@ fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes
             went = child.step();
         }
     }
-    // The allocator may take another way than it did in the observed child, so which of the
-    // observed states it is may differ by some instructions; that it is one may not.
+    // The allocator may take another way than it did in the observed child. Then which of the
+    // states it is may differ by some instructions, or the place to run to never comes and the
+    // child stands at its end; that it is one of them may not.
     let is_known = observed.known.iter().any(|known| is_unchanged(dir, known));
     assert!(is_known, "{}: after {point} instructions: {}", scene.name, strangeness(dir, &observed.known));
     if let Some(meanwhile) = scene.meanwhile {
@@ -233,7 +237,7 @@ fn kill_after(scene: &Scene, dir: &Path, point: u64, observed: &Observed, passes
     child.kill();
     let found = (scene.judge)(dir);
     clear(dir);
-    found
+    (found, went == Went::ToTheMark && point < observed.path.len() as u64)
 }
 
 fn start(scene: &Scene, dir: &Path) -> Child {
