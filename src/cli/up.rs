@@ -19,6 +19,9 @@ async fn run(config: Config) -> Outcome {
             "dogwatch: DATABASE_URL is set: logs go to Postgres at {address}; the fleet itself stays in the data folder."
         ));
     }
+    if config.supabase.is_some() {
+        render::note(format!("dogwatch: log rows go to {}.", config.logs_to()));
+    }
     let max = config.policy.max_workers;
     let node = Node::start(config, Story::Up).await?;
     render::note(format!(
