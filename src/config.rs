@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::fleet::policy::Policy;
 use crate::orchestrator::LeaseConfig;
+use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::exporter::supabase::SupabaseConfig;
 use crate::telemetry::record::Level;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub token: Option<Secret>,
     /// How leadership is kept.
     pub lease: LeaseConfig,
+    /// The Postgres that log rows go to and are read from; None: `logs.db`.
+    pub database: Option<Address>,
     /// The fleet's numbers.
     pub policy: Policy,
     /// The recorder's numbers.
@@ -110,9 +113,12 @@ impl Config {
     pub fn logs_to(&self) -> String {
         let is_set = |name| self.values.get(name).is_some();
         let (url, key) = (is_set("SUPABASE_URL"), is_set("SUPABASE_SECRET_KEY"));
-        let place = match &self.supabase {
-            Some(project) => format!("Supabase at {}, not read back here: no alarm of silence", project.url()),
-            None => self.logs_db().display().to_string(),
+        let place = match (&self.database, &self.supabase) {
+            (Some(address), _) => format!("Postgres at {address}"),
+            (None, Some(project)) => {
+                format!("Supabase at {}, not read back here: no alarm of silence", project.url())
+            }
+            (None, None) => self.logs_db().display().to_string(),
         };
         match (url, key) {
             (true, true) if self.supabase.is_none() => format!("{place}; SUPABASE_URL yields to DATABASE_URL"),

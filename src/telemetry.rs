@@ -49,6 +49,7 @@ pub mod counters;
 pub mod delivery;
 pub mod encode;
 pub mod exporter;
+pub mod exporters_file;
 mod feed;
 mod guard;
 pub mod layer;
@@ -87,6 +88,7 @@ pub use self::recorder::{NewRecord, Recorder, SOURCES_MAX, SourceNo};
 
 use self::exporter::Exporter;
 use self::exporter::otlp::OtlpExporter;
+use self::exporter::postgres::PostgresExporter;
 use self::exporter::rpc::RpcExporter;
 use self::exporter::sqlite::{Retention, SqliteExporter};
 use self::exporter::stdout::StdoutExporter;
@@ -276,6 +278,7 @@ impl Parts {
             unfed: Mutex::default(),
             half_written: Arc::clone(&half_written),
             trouble: Arc::clone(&keeping),
+            said: Mutex::default(),
         };
         let keeper = Keeper::start(ground, intensity)?;
         let view = watchdog::View {
@@ -315,6 +318,19 @@ impl Parts {
     }
 }
 
+/// A slot and its exporter.
+pub type BySlot = (&'static str, Box<dyn Exporter>);
+
+/// The exporters that the settings ask for, by slot, outside of any recorder: for whoever delivers
+/// single records by hand.
+///
+/// # Errors
+/// The operating system gives no runtime.
+pub fn exporters(config: &Config) -> Result<Vec<BySlot>, StartError> {
+    let all = all_exporters(config, Vec::new(), shipper::Config::default())?;
+    Ok(all.into_iter().map(|(slot, exporter, _)| (slot, exporter)).collect())
+}
+
 /// An exporter, its slot, and the numbers that it is shipped by.
 type Named = (&'static str, Box<dyn Exporter>, shipper::Config);
 
@@ -329,6 +345,10 @@ fn all_exporters(
         Some(Destination::Sqlite { path, retention, retention_bytes }) => {
             let retention = Retention { keep: *retention, bytes_max: *retention_bytes };
             exporters.push((DATABASE_SLOT, Box::new(SqliteExporter::new(path, retention)?), usual));
+        }
+        Some(Destination::Postgres(address)) => {
+            let exporter = PostgresExporter::new(address.clone())?;
+            exporters.push((DATABASE_SLOT, Box::new(exporter), shipper::Config::postgres()));
         }
         Some(Destination::Rpc(rpc)) => {
             exporters.push((DATABASE_SLOT, Box::new(RpcExporter::new(rpc.clone())?), usual));

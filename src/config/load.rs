@@ -11,6 +11,7 @@ use super::{Config, RecorderSettings, WatchSettings};
 use crate::error::BadInput;
 use crate::fleet::policy::{LOG_SILENCE_SECONDS_LIVE, Policy, PolicyLive};
 use crate::orchestrator::LeaseConfig;
+use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::exporter::supabase::SupabaseConfig;
 use crate::telemetry::record::Level;
 
@@ -68,6 +69,13 @@ impl Config {
                 ));
             }
         }
+        let database =
+            values.text("DATABASE_URL").map(|url| Address::parse(&url)).transpose().map_err(|error| {
+                BadInput::new(
+                    format!("DATABASE_URL is {error}"),
+                    "correct it, or unset it to keep logs in the data folder",
+                )
+            })?;
         let data_dir = match values.text("DOGWATCH_DATA_DIR") {
             Some(path) => PathBuf::from(path),
             None => default_data_dir()?,
@@ -82,6 +90,7 @@ impl Config {
             listen,
             token,
             lease: lease(profile, &values)?,
+            database,
             recorder: recorder(profile, &values),
             supabase: supabase(&values)?,
             watch: watch(profile, &values, watch_listen),

@@ -12,6 +12,7 @@ mod demo;
 mod input;
 mod killed;
 mod otel;
+mod postgres;
 mod prometheus;
 pub(crate) mod rig;
 mod ship;

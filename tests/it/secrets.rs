@@ -11,6 +11,7 @@ mod search;
 use std::process::{Command, Stdio};
 
 use crate::flows::rig::{Rig, Running, eventually};
+use crate::postgres_rig::{Cluster, PASSWORD};
 use crate::receiver_rig::{Receiver, Reply};
 use search::{MARK, search};
 
@@ -73,6 +74,32 @@ fn shipping_to_destinations_that_fail_and_echo_shows_no_key() {
         }
         search(&rig);
     }
+}
+
+#[test]
+fn postgres_shows_no_password_while_it_takes_rows_refuses_or_is_away() {
+    let (database, receiver) = (Cluster::shared().database(), echoing(503));
+    let wrong = database.url().replace(PASSWORD, "marked-secret-wrong");
+    let away = format!("postgres://me:marked-secret-of-url@127.0.0.1:9/none?application_name={MARK}");
+    for url in [database.url(), wrong, away] {
+        let rig = Rig::new();
+        let mut settings = secrets(&receiver);
+        settings.push(("DATABASE_URL", url));
+        for words in [&["migrate", "--json"][..], &["migrate", "--dry-run"]] {
+            start(&rig, words, &settings).wait();
+        }
+        let mut ship = start(&rig, &["ship", "--source", "t"], &settings);
+        std::io::Write::write_all(&mut ship.stdin(), b"one\ntwo\n").unwrap();
+        let said = ship.wait();
+        assert_eq!(said.code, Some(0), "{said:?}");
+        for words in [&["status", "--json"][..], &["logs", "--json"], &["spool", "ls"], &["watch", "--once"]] {
+            start(&rig, words, &settings).wait();
+        }
+        search(&rig);
+    }
+    assert_eq!(database.count("system_logs where source_id = 't'"), 2);
+    let rows = database.ask("select string_agg(system_logs::text, ' ') from system_logs");
+    assert!(!rows.contains(MARK), "{rows}");
 }
 
 #[test]

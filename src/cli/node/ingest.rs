@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::gateway::{IngestError, LogIngest};
 use crate::rpc::Ingested;
 use crate::telemetry::exporter::ExportError;
+use crate::telemetry::exporter::postgres::PgWriter;
 use crate::telemetry::exporter::sqlite::RowWriter;
 use crate::telemetry::exporter::supabase::RowPoster;
 use crate::telemetry::row::Row;
@@ -21,6 +22,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 pub(super) enum Ingest {
     /// Into `logs.db`.
     File(RowWriter),
+    /// Into the database of DATABASE_URL.
+    Postgres(PgWriter),
     /// Into a Supabase project.
     Supabase(RowPoster),
 }
@@ -28,9 +31,10 @@ pub(super) enum Ingest {
 impl Ingest {
     /// A writer to where the recorder of this process delivers, too.
     pub(super) fn new(config: &Config) -> Ingest {
-        match &config.supabase {
-            Some(project) => Ingest::Supabase(RowPoster::new(project.clone())),
-            None => Ingest::File(RowWriter::new(config.logs_db())),
+        match (&config.database, &config.supabase) {
+            (Some(address), _) => Ingest::Postgres(PgWriter::new(address.clone())),
+            (None, Some(project)) => Ingest::Supabase(RowPoster::new(project.clone())),
+            (None, None) => Ingest::File(RowWriter::new(config.logs_db())),
         }
     }
 
@@ -38,6 +42,12 @@ impl Ingest {
         match self {
             Ingest::File(writer) => {
                 let done = writer.insert(rows, clock::now()).await?;
+                Ok(Ingested { received: done.received, inserted: done.inserted })
+            }
+            Ingest::Postgres(writer) => {
+                let late = || ExportError::retry(format!("no answer within {} s", WRITE_LIMIT.as_secs()));
+                let insert = tokio::time::timeout(WRITE_LIMIT, writer.insert(rows, WRITE_LIMIT));
+                let done = insert.await.map_err(|_| late())??;
                 Ok(Ingested { received: done.received, inserted: done.inserted })
             }
             Ingest::Supabase(poster) => {

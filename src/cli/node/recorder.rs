@@ -77,7 +77,7 @@ fn source(source_type: &str, source_id: String, fleet: &str, env: &str) -> Sourc
     Source { source_type: source_type.to_owned(), source_id, resource }
 }
 
-/// The recorder's settings for `role` on the data folder's own exporter.
+/// The recorder's settings for `role` on the fleet's own database exporter.
 pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telemetry::Config {
     let settings = &config.recorder;
     let client = matches!(role, Role::Client(_));
@@ -100,9 +100,10 @@ pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telem
 
 /// The one database exporter.
 fn database(config: &Config) -> Destination {
-    match &config.supabase {
-        Some(project) => Destination::Supabase(project.clone()),
-        None => Destination::Sqlite {
+    match (&config.database, &config.supabase) {
+        (Some(address), _) => Destination::Postgres(address.clone()),
+        (None, Some(project)) => Destination::Supabase(project.clone()),
+        (None, None) => Destination::Sqlite {
             path: config.logs_db(),
             retention: config.recorder.retention,
             retention_bytes: config.recorder.retention_bytes,

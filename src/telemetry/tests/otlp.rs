@@ -277,7 +277,7 @@ fn what_the_receiver_rejects_is_dropped_counted_told_and_never_sent_again() {
         let rejected = texts.iter().filter(|text| text.ends_with('7')).count();
         Reply::partial(rejected as i64, "too old")
     });
-    let facts = scene.stands("taken", |facts| facts.rejected == 10);
+    let facts = scene.stands("taken and told", |facts| facts.rejected == 10 && facts.last_error.is_some());
     assert_eq!((facts.retries, facts.quarantined), (0, 0));
     assert!(facts.last_error.unwrap().1.contains("too old"));
     let (sum, script, accepted) = scene.end();
