@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::fleet::policy::Policy;
 use crate::orchestrator::LeaseConfig;
+use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::record::Level;
 
 pub use self::load::{Profile, environment, hostname};
@@ -37,6 +38,8 @@ pub struct Config {
     pub token: Option<Secret>,
     /// How leadership is kept.
     pub lease: LeaseConfig,
+    /// The Postgres of fleet and log rows; None: the data folder's files.
+    pub database: Option<Address>,
     /// The fleet's numbers.
     pub policy: Policy,
     /// The recorder's numbers.

@@ -8,9 +8,6 @@ use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 use crate::store::{Store, StoreError};
 
-/// The setting that puts the fleet into Postgres.
-const DATABASE_URL: &str = "DATABASE_URL";
-
 /// The settings, and the fleet's store.
 pub(super) struct Opened {
     pub(super) config: Config,
@@ -27,24 +24,24 @@ pub(super) async fn fleet(flags: Vec<(&'static str, String)>) -> anyhow::Result<
 
 /// Whether the fleet's database may have other orchestrators.
 pub(super) fn is_shared(config: &Config) -> bool {
-    config.values.get(DATABASE_URL).is_some()
+    config.database.is_some()
 }
 
 /// The fleet's store.
 pub(super) async fn store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
-    match config.values.text(DATABASE_URL) {
-        Some(url) => Ok(Arc::new(PostgresStore::open(&url, TimeSource::Database).await.map_err(explain)?)),
+    match &config.database {
+        Some(address) => Ok(Arc::new(PostgresStore::open(address, TimeSource::Database).await.map_err(explain)?)),
         None => embedded(config).await,
     }
 }
 
 /// Whether each connection to the fleet's database keeps its session; a data folder needs none.
 pub(super) async fn check_sessions(config: &Config) -> anyhow::Result<()> {
-    let Some(url) = config.values.text(DATABASE_URL) else { return Ok(()) };
-    let store = PostgresStore::new(&url, TimeSource::Database).map_err(explain)?;
+    let Some(address) = &config.database else { return Ok(()) };
+    let store = PostgresStore::new(address, TimeSource::Database);
     if store.is_pooled_by_transaction().await.map_err(explain)? {
         return Err(BadInput::new(
-            format!("DATABASE_URL leads to {} through a pooler in transaction mode", store.place()),
+            format!("DATABASE_URL leads to {address} through a pooler in transaction mode"),
             "use the direct connection, or the pooler in session mode (Supabase: port 5432 instead of 6543)",
         )
         .into());
@@ -62,11 +59,6 @@ pub(super) fn explain(failed: StoreError) -> anyhow::Error {
         StoreError::Schema { detail } => BadInput::new(
             format!("the Postgres of DATABASE_URL cannot be used: {detail}"),
             "run `dogwatch migrate`",
-        )
-        .into(),
-        StoreError::Address { detail } => BadInput::new(
-            "DATABASE_URL is no address of a Postgres",
-            format!("correct it ({detail}), or unset it to use the data folder"),
         )
         .into(),
         other => anyhow::Error::new(other),

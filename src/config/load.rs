@@ -11,6 +11,7 @@ use super::{Config, RecorderSettings, WatchSettings};
 use crate::error::BadInput;
 use crate::fleet::policy::{LOG_SILENCE_SECONDS_LIVE, Policy, PolicyLive};
 use crate::orchestrator::LeaseConfig;
+use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::record::Level;
 
 /// Whose defaults apply.
@@ -67,6 +68,10 @@ impl Config {
                 ));
             }
         }
+        let database =
+            values.text("DATABASE_URL").map(|url| Address::parse(&url)).transpose().map_err(|error| {
+                BadInput::new(format!("DATABASE_URL is {error}"), "correct it, or unset it to use the data folder")
+            })?;
         let data_dir = match values.text("DOGWATCH_DATA_DIR") {
             Some(path) => PathBuf::from(path),
             None => default_data_dir()?,
@@ -81,6 +86,7 @@ impl Config {
             listen,
             token,
             lease: lease(profile, &values)?,
+            database,
             recorder: recorder(profile, &values),
             watch: WatchSettings {
                 listen: watch_listen,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
@@ -27,12 +27,14 @@ use crate::fleet::policy::PolicyLive;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{Bucket, NewTask, Task};
 use crate::rpc::{self, Function};
+use crate::telemetry::exporter::postgres::Address;
 
 mod cycle;
 mod decisions;
 mod door;
 mod fault;
 mod lease;
+pub(super) mod logs;
 mod observe;
 mod open;
 mod operators;
@@ -44,21 +46,21 @@ mod tasks;
 pub(crate) mod tests;
 mod workers;
 
-pub use self::open::{CONNECTIONS_MAX, MIGRATIONS, Place, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
+pub use self::open::{CONNECTIONS_MAX, MIGRATIONS, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
 use fault::Fault;
 use rows::At;
 
 /// The store.
 pub struct PostgresStore {
     pool: PgPool,
-    options: PgConnectOptions,
-    place: Place,
+    address: Address,
     time: TimeSource,
+    logs: logs::Logs,
 }
 
 impl std::fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PostgresStore({})", self.place)
+        write!(f, "PostgresStore({})", self.address)
     }
 }
 
@@ -87,25 +89,17 @@ impl PostgresStore {
     /// Connects, and looks at the schema's level.
     ///
     /// # Errors
-    /// The URL is none, the database does not answer, or its schema is not one this program works with.
-    pub async fn open(url: &str, time: TimeSource) -> Result<PostgresStore> {
-        let store = PostgresStore::new(url, time)?;
-        open::check_level(store.level().await?, &store.place)?;
+    /// The database does not answer, or its schema is not one this program works with.
+    pub async fn open(address: &Address, time: TimeSource) -> Result<PostgresStore> {
+        let store = PostgresStore::new(address, time);
+        open::check_level(store.level().await?, address)?;
         Ok(store)
     }
 
     /// The same without a look at the database.
-    ///
-    /// # Errors
-    /// The URL is none.
-    pub fn new(url: &str, time: TimeSource) -> Result<PostgresStore> {
-        let (options, place) = open::options(url)?;
-        Ok(PostgresStore { pool: open::pool(options.clone()), options, place, time })
-    }
-
-    /// Where it is, without what is secret.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn new(address: &Address, time: TimeSource) -> PostgresStore {
+        let (pool, logs) = (open::pool(address.options()), logs::Logs::new(address));
+        PostgresStore { pool, address: address.clone(), time, logs }
     }
 
     /// The level of the fleet's schema; 0 where there is none.
@@ -121,13 +115,14 @@ impl PostgresStore {
     /// # Errors
     /// The database does not answer.
     pub async fn is_pooled_by_transaction(&self) -> Result<bool> {
-        open::is_pooled_by_transaction(&self.options)
+        open::is_pooled_by_transaction(&self.address)
             .await
             .map_err(|error| fault::from_sqlx(error, "look for a pooler"))
     }
 
     /// Closes all connections.
     pub async fn close(&self) {
+        self.logs.close().await;
         self.pool.close().await;
     }
 
@@ -272,7 +267,10 @@ impl Store for PostgresStore {
     }
 
     async fn observe(&self, ended_within: Duration, user_task_limit: u32) -> Result<FleetRead> {
-        transaction!(self.read(), "observe", |tx| observe::observe(tx, ended_within, user_task_limit))
+        let mut read =
+            transaction!(self.read(), "observe", |tx| observe::observe(tx, ended_within, user_task_limit))?;
+        read.records = self.logs.newest_records().await;
+        Ok(read)
     }
 
     async fn commit_cycle(&self, held: &Lease, record: &CycleRecord, intents: &[Intent]) -> Result<DecisionId> {
@@ -315,12 +313,12 @@ impl Store for PostgresStore {
         transaction!(self.read(), "read decisions", |tx| decisions::newest(tx, since, limit))
     }
 
-    async fn logs(&self, _query: &LogQuery) -> Result<Vec<LogRow>> {
-        Ok(Vec::new())
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
+        self.logs.query(query).await
     }
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {
-        Ok(Vec::new())
+        self.logs.newest().await
     }
 
     async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()> {

@@ -8,6 +8,7 @@
 
 mod assets;
 mod crash;
+mod delivery;
 #[cfg(target_os = "linux")]
 mod filesystems;
 mod flows;

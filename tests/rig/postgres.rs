@@ -117,6 +117,11 @@ impl Cluster {
         Database { name: "postgres".to_owned(), port: self.port }
     }
 
+    /// Whom the server runs as: user and group; None: whom the test runs as.
+    pub(crate) fn user(&self) -> Option<(u32, u32)> {
+        self.user
+    }
+
     /// Where the server listens, on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
@@ -203,6 +208,11 @@ impl Drop for Cluster {
 }
 
 impl Database {
+    /// Another database of the same server.
+    pub(crate) fn named(&self, name: &str) -> Database {
+        Database { name: name.to_owned(), port: self.port }
+    }
+
     /// Its URL for the owner of the cluster.
     pub(crate) fn url(&self) -> String {
         self.url_of(ADMIN)
@@ -271,7 +281,7 @@ impl Database {
         }
         sql.push_str("grant anon, authenticated, service_role to authenticator, postgres;");
         // Roles belong to the whole cluster, and the lock to a database: always the same one.
-        Database { name: "postgres".to_owned(), port: self.port }.run(&sql);
+        self.named("postgres").run(&sql);
         self.run(&format!(
             "alter database {} owner to postgres; alter schema public owner to postgres; \
              grant usage on schema public to anon, authenticated, service_role;",

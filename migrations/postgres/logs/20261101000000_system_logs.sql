@@ -63,10 +63,10 @@ create index if not exists dw_system_logs_trace on public.system_logs (trace_id)
 -- `logs --level error`.
 create index if not exists dw_system_logs_errors
     on public.system_logs (timestamp) where log_level in ('ERROR', 'CRITICAL');
--- `logs --follow` and retention. Rows of a partition lie in the order in which they came, so that a
+-- `logs --follow`, the last rows for the watch, and retention. Rows of a partition lie in the order in which they came, so that a
 -- summary of ranges is enough.
 create index if not exists dw_system_logs_arrived
-    on public.system_logs using brin (ingested_at, arrival) with (pages_per_range = 32);
+    on public.system_logs using brin (ingested_at, arrival) with (pages_per_range = 32, autosummarize = on);
 
 create table if not exists dogwatch.system_logs_default partition of public.system_logs default;
 alter table dogwatch.system_logs_default enable row level security;
@@ -127,6 +127,9 @@ declare
 begin
     if not pg_try_advisory_xact_lock(4920017734120861) then
         return '{"skipped": "another one runs"}';
+    end if;
+    if to_regclass('dogwatch.system_logs_default') is null then
+        create table dogwatch.system_logs_default partition of public.system_logs default;
     end if;
     for v_day in
         select v_today + ahead from generate_series(0, 7) as ahead

@@ -48,6 +48,12 @@ impl Address {
         Ok(Address(options))
     }
 
+    /// What the driver needs, for a reader's pool.
+    #[cfg(feature = "full")]
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.0.clone()
+    }
+
     /// Connects; the caller sets the deadline.
     ///
     /// # Errors
