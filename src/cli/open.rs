@@ -40,18 +40,26 @@ pub(super) async fn check_sessions(config: &Config) -> anyhow::Result<()> {
     let Some(address) = &config.database else { return Ok(()) };
     let store = PostgresStore::new(address, TimeSource::Database);
     if store.is_pooled_by_transaction().await.map_err(explain)? {
-        return Err(BadInput::new(
-            format!("DATABASE_URL leads to {address} through a pooler in transaction mode"),
-            "use the direct connection, or the pooler in session mode (Supabase: port 5432 instead of 6543)",
-        )
-        .into());
+        return Err(pooled_by_transaction(address));
     }
     Ok(())
+}
+
+/// Without a session of its own a connection loses its limits and prepared statements.
+fn pooled_by_transaction(place: &dyn std::fmt::Display) -> anyhow::Error {
+    BadInput::new(
+        format!("DATABASE_URL leads to {place} through a pooler in transaction mode"),
+        "use the direct connection, or the pooler in session mode (Supabase: port 5432 instead of 6543)",
+    )
+    .into()
 }
 
 /// What an error means for whoever typed a command.
 pub(super) fn explain(failed: StoreError) -> anyhow::Error {
     let text = error::chain(&failed);
+    if text.contains("prepared statement") {
+        return pooled_by_transaction(&"Postgres");
+    }
     match failed {
         StoreError::Unavailable { .. } => {
             Unavailable { service: "the Postgres of DATABASE_URL".to_owned(), detail: text }.into()

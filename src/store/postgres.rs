@@ -120,6 +120,14 @@ impl PostgresStore {
             .map_err(|error| fault::from_sqlx(error, "look for a pooler"))
     }
 
+    /// Tables of the fleet that this role may not read and write.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn missing_rights(&self) -> Result<Vec<String>> {
+        open::missing_rights(&self.pool).await
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         self.logs.close().await;

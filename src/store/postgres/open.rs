@@ -53,7 +53,7 @@ const POOLER_PROBES: usize = 3;
 pub(super) fn pool(options: PgConnectOptions) -> PgPool {
     let options = options.statement_cache_capacity(STATEMENTS_MAX);
     let limits = format!(
-        "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}",
+        "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; set jit = off",
         STATEMENT_LIMIT.as_millis(),
         LOCK_LIMIT.as_millis(),
         IDLE_IN_TRANSACTION_LIMIT.as_millis(),
@@ -87,6 +87,16 @@ pub(super) async fn level(pool: &PgPool) -> Result<i64> {
         .fetch_one(pool)
         .await
         .map_err(|error| from_sqlx(error, "read the schema's level"))
+}
+
+/// Tables of the fleet that this role may not read and write.
+pub(super) async fn missing_rights(pool: &PgPool) -> Result<Vec<String>> {
+    let sql = "select c.relname::text from pg_class c
+         where c.relnamespace = 'dogwatch'::regnamespace and c.relkind = 'r' and c.relname !~ '^system_logs'
+           and not (has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+               and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
+         order by 1 limit 100";
+    sqlx::query_scalar(sql).fetch_all(pool).await.map_err(|error| from_sqlx(error, "look at this role's rights"))
 }
 
 /// Whether this program works with that level.
