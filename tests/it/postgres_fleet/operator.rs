@@ -71,10 +71,10 @@ fn it_works_beside_an_operators_tables_and_leaves_their_rows() {
     assert_eq!(database.ask(waiting), "10000000-0000-0000-0000-000000000001");
     let demand = fleet.ok(&["tasks", "--by", "user", "--json"]);
     assert!(demand.contains("no_credits"), "{demand}");
+    until("the workers' log rows", || database.count("public.system_logs where source_type = 'worker'") > 0);
     assert_eq!(run.stop(), Some(0));
     assert_eq!(database.ask(PAST), past, "old rows are as they were");
     assert_eq!(database.ask(&format!("{logs}system_logs_before_dogwatch l")), old_logs);
-    assert!(database.count("public.system_logs where source_type = 'worker'") > 0, "logs have arrived");
     let (code, _, err) = fleet.run(&["submit", "--", "true"]);
     assert!(code != Some(0) && err.contains("operator"), "{err}");
     assert_eq!(database.count("dogwatch.tasks"), 0, "nothing is left where nobody would look");
