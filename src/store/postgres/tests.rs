@@ -217,16 +217,17 @@ async fn a_take_over_waits_for_the_write_under_way() {
     lease::guard(&mut tx, &lease).await.unwrap();
     rig.pass(Duration::from_secs(7_200));
     let other = BootId(uuid::Uuid::from_u128(2));
-    let taking = tokio::spawn({
+    let mut taking = tokio::task::JoinSet::new();
+    taking.spawn({
         let store = Arc::clone(&rig.store);
         async move { store.take_lease(crate::store::conformance::LEASE, other, Duration::from_secs(60)).await.unwrap() }
     });
     let waits =
         "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
     cluster::until("the take-over to wait", || database.ask(waits) != "0");
-    assert!(!taking.is_finished());
+    assert!(taking.try_join_next().is_none());
     tx.inner.commit().await.unwrap();
-    let LeaseAnswer::Held(taken) = taking.await.unwrap() else { panic!("not taken") };
+    let LeaseAnswer::Held(taken) = taking.join_next().await.unwrap().unwrap() else { panic!("not taken") };
     assert_eq!(taken.term.0, lease.term.0 + 1);
     let stale = rig.store.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await;
     assert!(matches!(stale, Err(StoreError::StaleTerm)), "{stale:?}");

@@ -131,7 +131,7 @@ async fn claims(url: &str, size: &Size) -> (Vec<(String, i64)>, i64, f64, f64) {
 
 #[test]
 fn sixteen_clients_claim_each_task_once_within_the_limit_and_by_index() {
-    let size = if std::env::var_os("DOGWATCH_TEST_LONG").is_some() { LONG } else { NORMAL };
+    let size = if dogwatch::config::environment("DOGWATCH_TEST_LONG").is_some() { LONG } else { NORMAL };
     let fleet = Fleet::new();
     fill(&fleet, &size);
     let scans = "select coalesce(sum(seq_scan), 0) from pg_stat_user_tables

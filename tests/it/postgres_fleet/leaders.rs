@@ -61,7 +61,7 @@ fn workers(fleet: &Fleet) -> String {
 
 #[test]
 fn a_leader_that_was_stopped_past_its_lease_writes_nothing_and_spawns_nothing() {
-    let rounds = if std::env::var_os("DOGWATCH_TEST_LONG").is_some() { ROUNDS_LONG } else { ROUNDS };
+    let rounds = if dogwatch::config::environment("DOGWATCH_TEST_LONG").is_some() { ROUNDS_LONG } else { ROUNDS };
     let fleet = Fleet::new();
     let mut processes: Vec<(&str, Running)> = Vec::new();
     for name in ["first", "second"] {
