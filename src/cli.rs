@@ -8,6 +8,7 @@ mod agent;
 mod alerts;
 mod args;
 mod demo;
+mod doctor;
 mod healthcheck;
 mod logs;
 mod migrate;
@@ -104,6 +105,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Replay(args) => Ok(replay::main(&args)),
         Command::Spool(args) => spool::main(&args, flags),
         Command::Migrate(args) => block_on(migrate::main(args, flags)),
+        Command::Doctor(args) => block_on(doctor::main(args, flags)),
         Command::Healthcheck(args) => block_on(healthcheck::main(args, flags)),
         Command::HoldLock(args) => demo::hold_lock(&args),
     }

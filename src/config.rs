@@ -39,7 +39,7 @@ pub struct Config {
     pub token: Option<Secret>,
     /// How leadership is kept.
     pub lease: LeaseConfig,
-    /// The Postgres that log rows go to and are read from; None: `logs.db`.
+    /// The Postgres of fleet and log rows; None: the data folder's files.
     pub database: Option<Address>,
     /// The fleet's numbers.
     pub policy: Policy,

@@ -3,4 +3,5 @@
 //! Nothing here decides anything by itself. Whatever is explained is taken from a stored snapshot or
 //! from a file, by the very functions that the orchestrator and the watch run.
 
+pub mod doctor;
 pub mod replay;

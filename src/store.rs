@@ -66,12 +66,6 @@ pub enum StoreError {
         /// What is wrong.
         detail: String,
     },
-    /// The database's URL cannot be used.
-    #[error("the database's address cannot be used: {detail}")]
-    Address {
-        /// What is wrong, without the URL.
-        detail: String,
-    },
     /// The database's file cannot be used; nothing was changed.
     #[error("cannot use {}: {detail}; {remedy}", path.display())]
     Open {

@@ -68,6 +68,8 @@ pub(super) enum Command {
     Spool(SpoolArgs),
     /// Brings the databases to this binary's schema.
     Migrate(MigrateArgs),
+    /// Looks at settings, rights, schema, clocks and exporters, and says what to do; exit 1 if something is wrong.
+    Doctor(DoctorArgs),
     /// Asks /readyz; exit 0 or 1.
     Healthcheck(HealthcheckArgs),
     /// Holds an exclusive lock on a SQLite file until stdin ends.
@@ -365,6 +367,12 @@ pub(super) struct MigrateArgs {
     /// Say what would be done.
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
     #[command(flatten)]
     pub output: Output,
 }

@@ -14,7 +14,7 @@ pub(super) fn main(args: RunArgs, mut flags: Vec<(&'static str, String)>) -> Out
     flags.extend(args.listen.map(|listen| ("DOGWATCH_LISTEN", listen.to_string())));
     flags.extend(args.max_workers.map(|max| ("MAX_ACTIVE_GPUS", max.to_string())));
     let config = Config::load(Profile::Run, &flags)?;
-    if config.values.get("DATABASE_URL").is_none() {
+    if config.database.is_none() {
         return Err(BadInput::new(
             "DATABASE_URL is not set, and production needs a database that outlives this machine",
             "set it to postgres://USER:PASSWORD@HOST:5432/DATABASE, or use `dogwatch up` on this machine alone",

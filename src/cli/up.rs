@@ -16,7 +16,7 @@ pub(super) fn main(args: &UpArgs, mut flags: Vec<(&'static str, String)>) -> Out
 async fn run(config: Config) -> Outcome {
     if let Some(address) = &config.database {
         render::note(format!(
-            "dogwatch: DATABASE_URL is set: logs go to Postgres at {address}; the fleet itself stays in the data folder."
+            "dogwatch: DATABASE_URL is set: the fleet and its logs are in Postgres at {address}."
         ));
     }
     if config.supabase.is_some() {

@@ -71,10 +71,7 @@ impl Config {
         }
         let database =
             values.text("DATABASE_URL").map(|url| Address::parse(&url)).transpose().map_err(|error| {
-                BadInput::new(
-                    format!("DATABASE_URL is {error}"),
-                    "correct it, or unset it to keep logs in the data folder",
-                )
+                BadInput::new(format!("DATABASE_URL is {error}"), "correct it, or unset it to use the data folder")
             })?;
         let data_dir = match values.text("DOGWATCH_DATA_DIR") {
             Some(path) => PathBuf::from(path),

@@ -60,7 +60,12 @@ pub const ALL: &[Setting] = &[
     ),
     setting("DOGWATCH_LISTEN", &[], Form::Address, "address of gateway and page"),
     setting("DOGWATCH_TOKEN", &[], Form::Secret, "bearer token; needed where the address is not loopback"),
-    setting("DATABASE_URL", &[], Form::Secret, "Postgres that log rows go to"),
+    setting(
+        "DATABASE_URL",
+        &[],
+        Form::Secret,
+        "Postgres that the fleet and its log rows live in; unset: the data folder",
+    ),
     setting("SUPABASE_URL", &[], Form::Url, "Supabase project that log rows go to, where DATABASE_URL is not set"),
     setting(
         "SUPABASE_SECRET_KEY",

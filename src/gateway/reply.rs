@@ -50,9 +50,7 @@ pub(super) fn not_now(message: &str) -> Response {
 fn store_error(error: &StoreError) -> Response {
     match error {
         StoreError::Unavailable { .. } => not_now("the database does not answer"),
-        StoreError::Schema { .. } | StoreError::Open { .. } | StoreError::Address { .. } => {
-            not_now("the database is not usable")
-        }
+        StoreError::Schema { .. } | StoreError::Open { .. } => not_now("the database is not usable"),
         StoreError::StaleTerm | StoreError::BadRow { .. } => {
             failure(StatusCode::INTERNAL_SERVER_ERROR, "DW500", "the stored row cannot be used")
         }

@@ -397,6 +397,7 @@ fn memory_and_sqlite_say_the_same() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the long version is asked for by a variable")]
 fn memory_and_postgres_say_the_same() {
     let cases = if std::env::var_os("DOGWATCH_TEST_LONG").is_some() { POSTGRES_CASES_LONG } else { POSTGRES_CASES };
     let config = Config { cases, failure_persistence: None, ..Config::default() };

@@ -179,7 +179,7 @@ fn compose_publishes_on_loopback_and_pins_its_images() {
         match name.as_str() {
             "dogwatch" => assert_eq!(check, "CMD /usr/local/bin/dogwatch healthcheck"),
             "tempo" => assert_eq!(check, "CMD /tempo -health"),
-            "otel-collector" => assert_eq!(check, ""),
+            "otel-collector" | "migrate" => assert_eq!(check, ""),
             _ => assert!(check.starts_with("CMD "), "{name}: no health check"),
         }
         for mount in texts(&service["volumes"]) {
@@ -208,6 +208,12 @@ fn compose_keeps_secrets_out_and_agrees_with_the_program() {
         tree().into_iter().filter(|file| file.path.starts_with("src/config")).map(|file| file.text).collect();
     for (name, value) in entries(&dogwatch["environment"]) {
         assert!(settings.contains(&format!("\"{name}\"")), "{name} is no setting of the program");
+        if name == "DATABASE_URL" {
+            assert!(
+                value.as_str().is_some_and(|value| value.contains(":${POSTGRES_PASSWORD")),
+                "its password is in the file"
+            );
+        }
         if name.ends_with("TOKEN") {
             assert!(value.as_str().is_some_and(|value| value.starts_with("${")), "{name} has a value in the file");
         }
@@ -223,6 +229,6 @@ fn compose_keeps_secrets_out_and_agrees_with_the_program() {
         let exposed = image.lines().any(|line| line.starts_with("EXPOSE ") && line.contains(port));
         assert!(exposed, "port {port} is not exposed");
     }
-    assert_eq!(texts(&dogwatch["command"]), ["up", "--listen", "0.0.0.0:7411"]);
+    assert_eq!(texts(&dogwatch["command"]), ["run", "--provider", "local", "--listen", "0.0.0.0:7411"]);
     assert!(!dogwatch["environment"]["DOGWATCH_TOKEN"].is_badvalue(), "more than loopback needs a token");
 }

@@ -1,6 +1,8 @@
 //! The whole program with its fleet in a real Postgres: every command, several orchestrators, and an
 //! operator's own tables beside it.
 
+mod claims;
 mod commands;
 mod leaders;
+mod operator;
 mod rig;

@@ -1,15 +1,13 @@
 //! Connecting: limits on every session, and whether the schema is one that this program works with.
-//!
-//! A URL holds a password: neither it nor what a parser makes of it is in any error.
 
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::fault::from_sqlx;
 use crate::store::{Result, StoreError};
+use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::exporter::postgres::schema::Migration;
 
 /// The fleet's migrations, in order; they come after those of `system_logs`. A migration that was
@@ -37,6 +35,8 @@ pub const SCHEMA_LEVEL: i64 = 1;
 pub const SCHEMA_LEVEL_MIN: i64 = if SCHEMA_LEVEL > 1 { SCHEMA_LEVEL - 1 } else { 1 };
 /// Connections a process.
 pub const CONNECTIONS_MAX: u32 = 12;
+/// Prepared statements that a connection keeps.
+const STATEMENTS_MAX: usize = 100;
 /// Longest a call waits for a connection: this process's own, or a new one.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(10);
 /// Longest one statement takes.
@@ -49,47 +49,11 @@ const IDLE_IN_TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
 /// Connections that look whether they share sessions.
 const POOLER_PROBES: usize = 3;
 
-/// Where a database is, without what is secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Host, or the folder of the socket.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Its name.
-    pub database: String,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}/{}", self.host, self.port, self.database)
-    }
-}
-
-/// The options of a URL, and what may be shown of it.
-pub(super) fn options(url: &str) -> Result<(PgConnectOptions, Place)> {
-    let bad = || StoreError::Address {
-        detail:
-            "expected postgres://USER:PASSWORD@HOST:5432/DATABASE (the text is not shown: it may hold a password)"
-                .to_owned(),
-    };
-    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-        return Err(bad());
-    }
-    let options = PgConnectOptions::from_str(url).map_err(|_| bad())?;
-    let place = Place {
-        host: options.get_socket().map_or_else(|| options.get_host().to_owned(), |path| path.display().to_string()),
-        port: options.get_port(),
-        database: options.get_database().unwrap_or(options.get_username()).to_owned(),
-    };
-    // A pooler refuses parameters at the start that it does not know.
-    Ok((options.application_name("dogwatch").extra_float_digits(None).disable_statement_logging(), place))
-}
-
 /// A pool whose sessions are limited; it connects when it is first used.
 pub(super) fn pool(options: PgConnectOptions) -> PgPool {
+    let options = options.statement_cache_capacity(STATEMENTS_MAX);
     let limits = format!(
-        "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}",
+        "set statement_timeout = {}; set lock_timeout = {}; set idle_in_transaction_session_timeout = {}; set jit = off",
         STATEMENT_LIMIT.as_millis(),
         LOCK_LIMIT.as_millis(),
         IDLE_IN_TRANSACTION_LIMIT.as_millis(),
@@ -125,8 +89,18 @@ pub(super) async fn level(pool: &PgPool) -> Result<i64> {
         .map_err(|error| from_sqlx(error, "read the schema's level"))
 }
 
+/// Tables of the fleet that this role may not read and write.
+pub(super) async fn missing_rights(pool: &PgPool) -> Result<Vec<String>> {
+    let sql = "select c.relname::text from pg_class c
+         where c.relnamespace = 'dogwatch'::regnamespace and c.relkind = 'r' and c.relname !~ '^system_logs'
+           and not (has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
+               and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
+         order by 1 limit 100";
+    sqlx::query_scalar(sql).fetch_all(pool).await.map_err(|error| from_sqlx(error, "look at this role's rights"))
+}
+
 /// Whether this program works with that level.
-pub(super) fn check_level(level: i64, place: &Place) -> Result<()> {
+pub(super) fn check_level(level: i64, place: &Address) -> Result<()> {
     if level == 0 {
         return Err(StoreError::Schema { detail: format!("{place} has no tables of dogwatch's") });
     }
@@ -142,14 +116,14 @@ pub(super) fn check_level(level: i64, place: &Place) -> Result<()> {
 /// somebody else's, and a prepared statement is not there when it is needed.
 ///
 /// One connection asks which session it has, and asks again while the others keep theirs busy.
-pub(super) async fn is_pooled_by_transaction(options: &PgConnectOptions) -> std::result::Result<bool, sqlx::Error> {
+pub(super) async fn is_pooled_by_transaction(address: &Address) -> std::result::Result<bool, sqlx::Error> {
     const SESSION: &str = "select pg_backend_pid()";
-    let mut first = options.clone().statement_cache_capacity(0).connect().await?;
+    let mut first = address.connect().await?;
     let own = pid(&mut first, SESSION).await?;
     let mut others = Vec::with_capacity(POOLER_PROBES);
     let mut is_shared = false;
     for _ in 0..POOLER_PROBES {
-        let mut other = options.clone().statement_cache_capacity(0).connect().await?;
+        let mut other = address.connect().await?;
         other.execute(sqlx::raw_sql("begin")).await?;
         is_shared |= pid(&mut other, SESSION).await? == own;
         others.push(other);

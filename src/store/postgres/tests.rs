@@ -32,15 +32,19 @@ pub(crate) fn database() -> Database {
     database
 }
 
+fn address(database: &Database) -> Address {
+    Address::parse(&database.url()).unwrap()
+}
+
 /// A store on a database.
 pub(crate) async fn open(database: &Database, time: TimeSource) -> PostgresStore {
-    PostgresStore::open(&database.url(), time).await.unwrap()
+    PostgresStore::open(&address(database), time).await.unwrap()
 }
 
 /// An empty store, and its database.
 pub(in crate::store) async fn rig_on(database: &Database) -> Rig {
     let time = Arc::new(AtomicI64::new(START_MICROS));
-    let store = PostgresStore::open(&database.url(), TimeSource::Fixed(Arc::clone(&time))).await.unwrap();
+    let store = open(database, TimeSource::Fixed(Arc::clone(&time))).await;
     Rig { store: Arc::new(store), time, keep: None }
 }
 
@@ -54,15 +58,10 @@ mod contract {
 }
 
 #[tokio::test]
-async fn a_url_that_cannot_be_used_is_not_shown() {
-    for url in ["postgres://me:hunter2@host:nonsense/x", "mysql://me:hunter2@host/x", "hunter2"] {
-        let error = PostgresStore::new(url, TimeSource::Database).unwrap_err();
-        let text = format!("{} {error:?}", crate::error::chain(&error));
-        assert!(text.contains("address cannot be used") && !text.contains("hunter2"), "{text}");
-    }
+async fn a_password_that_is_wrong_is_not_shown() {
     let database = database();
     let wrong = database.url().replace("marked-secret", "another-secret");
-    let error = PostgresStore::open(&wrong, TimeSource::Database).await.unwrap_err();
+    let error = PostgresStore::open(&Address::parse(&wrong).unwrap(), TimeSource::Database).await.unwrap_err();
     let text = format!("{} {error:?}", crate::error::chain(&error));
     assert!(matches!(error, StoreError::Unavailable { .. }), "{text}");
     assert!(text.contains("password authentication failed") && !text.contains("another-secret"), "{text}");
@@ -71,19 +70,19 @@ async fn a_url_that_cannot_be_used_is_not_shown() {
 #[tokio::test]
 async fn a_database_without_the_schema_is_refused_with_a_remedy() {
     let empty = Cluster::shared().database();
-    let error = PostgresStore::open(&empty.url(), TimeSource::Database).await.unwrap_err();
+    let error = PostgresStore::open(&address(&empty), TimeSource::Database).await.unwrap_err();
     let text = crate::error::chain(&error);
     assert!(text.contains("no tables of dogwatch's") && text.contains("dogwatch migrate"), "{text}");
-    let place = Place { host: "h".into(), port: 1, database: "d".into() };
-    open::check_level(SCHEMA_LEVEL + 1, &place).unwrap();
-    open::check_level(SCHEMA_LEVEL_MIN, &place).unwrap();
-    open::check_level(SCHEMA_LEVEL_MIN - 1, &place).unwrap_err();
+    let place = address(&empty);
+    super::open::check_level(SCHEMA_LEVEL + 1, &place).unwrap();
+    super::open::check_level(SCHEMA_LEVEL_MIN, &place).unwrap();
+    super::open::check_level(SCHEMA_LEVEL_MIN - 1, &place).unwrap_err();
 }
 
 #[tokio::test]
 async fn the_databases_own_clock_is_the_default() {
     let database = database();
-    let store = PostgresStore::open(&database.url(), TimeSource::Database).await.unwrap();
+    let store = open(&database, TimeSource::Database).await;
     let now = store.now().await.unwrap();
     let age = crate::clock::age(crate::clock::now(), now).as_secs();
     assert!(age < 60, "{now} is {age} s off");
@@ -120,7 +119,7 @@ async fn refusals_are_one_row_a_worker_and_minute() {
 async fn the_user_limit_holds_between_processes() {
     let database = database();
     let first = rig_on(&database).await;
-    let store = PostgresStore::open(&database.url(), TimeSource::Fixed(Arc::clone(&first.time))).await.unwrap();
+    let store = open(&database, TimeSource::Fixed(Arc::clone(&first.time))).await;
     let second = Rig { store: Arc::new(store), ..first.clone() };
     concurrency::clients_never_pass_the_user_limit(&[first, second]).await;
 }
@@ -213,21 +212,22 @@ async fn a_take_over_waits_for_the_write_under_way() {
     let database = database();
     let rig = rig_on(&database).await;
     let lease = rig.lead().await;
-    let store = PostgresStore::open(&database.url(), TimeSource::Fixed(Arc::clone(&rig.time))).await.unwrap();
+    let store = open(&database, TimeSource::Fixed(Arc::clone(&rig.time))).await;
     let mut tx = store.write().await.unwrap();
     lease::guard(&mut tx, &lease).await.unwrap();
     rig.pass(Duration::from_secs(7_200));
     let other = BootId(uuid::Uuid::from_u128(2));
-    let taking = tokio::spawn({
+    let mut taking = tokio::task::JoinSet::new();
+    taking.spawn({
         let store = Arc::clone(&rig.store);
         async move { store.take_lease(crate::store::conformance::LEASE, other, Duration::from_secs(60)).await.unwrap() }
     });
     let waits =
         "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
     cluster::until("the take-over to wait", || database.ask(waits) != "0");
-    assert!(!taking.is_finished());
+    assert!(taking.try_join_next().is_none());
     tx.inner.commit().await.unwrap();
-    let LeaseAnswer::Held(taken) = taking.await.unwrap() else { panic!("not taken") };
+    let LeaseAnswer::Held(taken) = taking.join_next().await.unwrap().unwrap() else { panic!("not taken") };
     assert_eq!(taken.term.0, lease.term.0 + 1);
     let stale = rig.store.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await;
     assert!(matches!(stale, Err(StoreError::StaleTerm)), "{stale:?}");

@@ -123,11 +123,6 @@ impl Running {
         kill_process(pid, signal).unwrap();
     }
 
-    /// What it wrote on stderr.
-    pub(super) fn err(&self) -> String {
-        std::fs::read_to_string(&self.err).unwrap_or_default()
-    }
-
     /// Waits until it has said something.
     pub(super) fn says(&mut self, words: &str) {
         let child = &mut self.child;
