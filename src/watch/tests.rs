@@ -13,6 +13,8 @@ use super::*;
 use crate::fleet::ids::BootId;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 
+mod noticed;
+
 const RHYTHM: Rhythm = Rhythm {
     silence: Duration::from_secs(40),
     cycle: Duration::from_secs(30),

@@ -13,5 +13,6 @@ mod input;
 mod killed;
 mod rig;
 mod ship;
+mod silence;
 mod stopped;
 mod work;
