@@ -6,8 +6,9 @@
 #   scripts/test.sh --long     all of it, with the long kill matrix and simulation, and advisories
 #
 # Build output goes to CARGO_TARGET_DIR, by default a cache folder outside the clone. Needs cargo
-# with rustfmt and clippy, and a C compiler. promtool and amtool are unpacked from their Debian
-# packages where they are missing; no service is installed or started.
+# with rustfmt and clippy, a C compiler and the programs of PostgreSQL: tests start private servers
+# in folders of their own. promtool and amtool are unpacked from their Debian packages where they
+# are missing; no service is started.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -69,6 +70,34 @@ unpack() {
     done
 }
 
+# Whether a Postgres server can be started: from Debian's folder of versions, or from the PATH.
+have_postgres() {
+    local bin program
+    bin="$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)"
+    for program in initdb postgres psql; do
+        # Running them shows that their libraries are there, too.
+        PATH="${bin:-/nonexistent}:$PATH" "$program" --version >/dev/null 2>&1 || return 1
+    done
+}
+
+# Debian's package, without the cluster and the service that it would set up; where we are not
+# root, its programs are unpacked.
+get_postgres() {
+    local settings=/etc/postgresql-common/createcluster.conf
+    if [ ! -e "$settings" ]; then
+        as_root mkdir -p "${settings%/*}" && echo "create_main_cluster = false" | as_root tee "$settings" >/dev/null
+    fi
+    as_root apt-get install -y -qq --no-install-recommends postgresql >/dev/null ||
+        { as_root apt-get update -qq && as_root apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+    have_postgres && return
+    local server
+    server="$(apt-cache depends postgresql 2>/dev/null | awk '$1 == "Depends:" { print $2; exit }')"
+    [ -n "$server" ] && unpack "$server" "${server/postgresql/postgresql-client}" libpq5 || return 1
+    PATH="$PATH:$(ls -d "$tools"/usr/lib/postgresql/*/bin | sort -V | tail -n 1)"
+    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(ls -d "$tools"/usr/lib/*-linux-gnu | head -n 1)"
+    have_postgres
+}
+
 need() {
     local missing=()
     command -v cc >/dev/null || as_root apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null ||
@@ -76,6 +105,7 @@ need() {
     command -v promtool >/dev/null || unpack prometheus || missing+=("promtool (Debian: prometheus)")
     command -v amtool >/dev/null || unpack prometheus-alertmanager ||
         missing+=("amtool (Debian: prometheus-alertmanager)")
+    have_postgres || get_postgres || missing+=("a PostgreSQL server: initdb, postgres, psql (Debian: postgresql)")
     cargo fmt --version >/dev/null 2>&1 || missing+=("rustfmt (rustup component add rustfmt)")
     cargo clippy --version >/dev/null 2>&1 || missing+=("clippy (rustup component add clippy)")
     # For the ring on xfs; without it that kind is printed as not shown.

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fleet::policy::Policy;
+use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::record::Level;
 
 pub use self::load::{Profile, environment, hostname};
@@ -34,6 +35,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Bearer token for everything but RPC, /livez and /readyz; none on loopback.
     pub token: Option<Secret>,
+    /// The Postgres that log rows go to and are read from; None: `logs.db`.
+    pub database: Option<Address>,
     /// The fleet's numbers.
     pub policy: Policy,
     /// The recorder's numbers.

@@ -31,6 +31,7 @@ mod conformance;
 mod differential;
 mod log_rows;
 pub mod memory;
+mod postgres;
 mod rows;
 mod snapshot_body;
 pub mod sqlite;

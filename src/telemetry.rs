@@ -86,6 +86,7 @@ pub use self::recorder::{NewRecord, Recorder, SOURCES_MAX, SourceNo};
 
 use self::exporter::Exporter;
 use self::exporter::otlp::OtlpExporter;
+use self::exporter::postgres::PostgresExporter;
 use self::exporter::rpc::RpcExporter;
 use self::exporter::sqlite::{Retention, SqliteExporter};
 use self::exporter::stdout::StdoutExporter;
@@ -254,6 +255,10 @@ fn all_exporters(
         Some(Destination::Sqlite { path, retention, retention_bytes }) => {
             let retention = Retention { keep: *retention, bytes_max: *retention_bytes };
             exporters.push((DATABASE_SLOT, Box::new(SqliteExporter::new(path, retention)?), usual));
+        }
+        Some(Destination::Postgres(address)) => {
+            let exporter = PostgresExporter::new(address.clone())?;
+            exporters.push((DATABASE_SLOT, Box::new(exporter), shipper::Config::postgres()));
         }
         Some(Destination::Rpc(rpc)) => {
             exporters.push((DATABASE_SLOT, Box::new(RpcExporter::new(rpc.clone())?), usual));

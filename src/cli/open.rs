@@ -21,7 +21,7 @@ pub(super) async fn fleet(flags: Vec<(&'static str, String)>) -> anyhow::Result<
     Ok(Opened { config, store })
 }
 
-/// The embedded store of the data folder.
+/// The embedded store of the data folder; its log rows are where DATABASE_URL says.
 pub(super) async fn store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let store = SqliteStore::open(&config.data_dir, TimeSource::Database).await.map_err(|error| {
         BadInput::new(
@@ -29,7 +29,10 @@ pub(super) async fn store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
             "name another folder with --data-dir, or repair this one",
         )
     })?;
-    Ok(Arc::new(store))
+    Ok(Arc::new(match &config.database {
+        Some(address) => store.with_logs_in(address),
+        None => store,
+    }))
 }
 
 /// Makes the data folder, for its owner alone, and shows that it can be written.

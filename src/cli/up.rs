@@ -14,8 +14,10 @@ pub(super) fn main(args: &UpArgs, mut flags: Vec<(&'static str, String)>) -> Out
 }
 
 async fn run(config: Config) -> Outcome {
-    if config.values.get("DATABASE_URL").is_some() {
-        render::note("dogwatch: DATABASE_URL is set, but this version keeps the fleet in the data folder.");
+    if let Some(address) = &config.database {
+        render::note(format!(
+            "dogwatch: DATABASE_URL is set: logs go to Postgres at {address}; the fleet itself stays in the data folder."
+        ));
     }
     let max = config.policy.max_workers;
     let node = Node::start(config, Story::Up).await?;

@@ -10,6 +10,7 @@ use super::values::Values;
 use super::{Config, RecorderSettings, WatchSettings};
 use crate::error::BadInput;
 use crate::fleet::policy::{LOG_SILENCE_SECONDS_LIVE, Policy, PolicyLive};
+use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::record::Level;
 
 /// Whose defaults apply.
@@ -66,6 +67,13 @@ impl Config {
                 ));
             }
         }
+        let database =
+            values.text("DATABASE_URL").map(|url| Address::parse(&url)).transpose().map_err(|error| {
+                BadInput::new(
+                    format!("DATABASE_URL is {error}"),
+                    "correct it, or unset it to keep logs in the data folder",
+                )
+            })?;
         let data_dir = match values.text("DOGWATCH_DATA_DIR") {
             Some(path) => PathBuf::from(path),
             None => default_data_dir()?,
@@ -79,6 +87,7 @@ impl Config {
                 .unwrap_or_else(|| format!("orchestrator-{}", hostname())),
             listen,
             token,
+            database,
             recorder: recorder(profile, &values),
             watch: watch(profile, &values, watch_listen),
             hash: hash(&policy, &values),

@@ -60,7 +60,7 @@ pub const ALL: &[Setting] = &[
     ),
     setting("DOGWATCH_LISTEN", &[], Form::Address, "address of gateway and page"),
     setting("DOGWATCH_TOKEN", &[], Form::Secret, "bearer token; needed where the address is not loopback"),
-    setting("DATABASE_URL", &[], Form::Secret, "Postgres that the fleet lives in"),
+    setting("DATABASE_URL", &[], Form::Secret, "Postgres that log rows go to"),
     setting("ORCHESTRATOR_POLL_SEC", &[], Form::Seconds(0.1, 3_600.0), "period of a cycle"),
     setting("MIN_ACTIVE_GPUS", &[], Form::Whole(0, 10_000), "workers to have, demand or not"),
     setting("MAX_ACTIVE_GPUS", &[], Form::Whole(0, 10_000), "workers never to exceed; 0 stops all spawning"),

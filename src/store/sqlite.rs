@@ -26,12 +26,14 @@ use crate::fleet::policy::PolicyLive;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{Bucket, NewTask, Task};
 use crate::rpc;
+use crate::telemetry::exporter::postgres::Address;
 
 mod cycle;
 mod decisions;
 mod door;
 mod fault;
 mod lease;
+mod log_source;
 mod logs;
 mod observe;
 mod open;
@@ -47,6 +49,7 @@ mod workers;
 pub use self::open::SCHEMA_VERSION;
 pub use super::TimeSource;
 use fault::Fault;
+use log_source::LogSource;
 
 /// The file's name in the data folder.
 pub const FLEET_FILE: &str = "fleet.db";
@@ -63,7 +66,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     time: TimeSource,
-    logs: logs::Logs,
+    logs: LogSource,
     path: PathBuf,
 }
 
@@ -91,7 +94,12 @@ impl SqliteStore {
     pub async fn open(data_dir: &Path, time: TimeSource) -> Result<SqliteStore> {
         let path = data_dir.join(FLEET_FILE);
         let (writer, readers) = open::open(data_dir, &path).await?;
-        Ok(SqliteStore { writer, readers, time, logs: logs::Logs::new(data_dir), path })
+        Ok(SqliteStore { writer, readers, time, logs: LogSource::file(data_dir), path })
+    }
+
+    /// The same fleet, with its log rows in a Postgres database instead of `logs.db`.
+    pub fn with_logs_in(self, address: &Address) -> SqliteStore {
+        SqliteStore { logs: LogSource::postgres(address), ..self }
     }
 
     /// The file.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::exporter::otlp::OtlpConfig;
+use super::exporter::postgres::Address;
 use super::exporter::rpc::RpcConfig;
 use super::record::{Level, Source};
 use super::ring::RingConfig;
@@ -80,6 +81,8 @@ pub enum Destination {
         /// The file is kept below this size, bytes.
         retention_bytes: u64,
     },
+    /// `system_logs` of a Postgres database.
+    Postgres(Address),
     /// A worker's rows, through the fleet's door.
     Rpc(RpcConfig),
 }

@@ -6,6 +6,7 @@
 //! does: one that waits on a network or a file runs that in a runtime of its own ([`Timed`]).
 
 pub mod otlp;
+pub mod postgres;
 pub mod rpc;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -122,6 +122,17 @@ impl Guard {
         self.standing.trouble()
     }
 
+    /// Tries hard to deliver everything that was published before, for at most `limit`. False:
+    /// something is left.
+    pub fn deliver(&self, limit: Duration) -> bool {
+        let deadline = clock::monotonic().saturating_add(limit);
+        let left = || deadline.saturating_sub(clock::monotonic()).max(LOOK);
+        if !self.flush(limit) {
+            return false;
+        }
+        self.slots.iter().fold(true, |all, slot| slot.handle.flush(left()).is_ok() && all)
+    }
+
     /// Waits until every exporter has everything, as long as that may still happen; `say` hears
     /// from time to time why it takes so long. False: an exporter is blocked until somebody acts.
     pub fn wait_delivered(&self, say: impl Fn(&str)) -> bool {

@@ -72,6 +72,15 @@ impl Config {
 }
 
 impl Config {
+    /// For a Postgres database: one statement a batch, whose cost is mostly that of its rows.
+    pub fn postgres() -> Config {
+        Config {
+            limits: Limits { batch_max: 5_000, ..Limits::default() },
+            batch_bytes_max: 8 << 20,
+            ..Config::default()
+        }
+    }
+
     /// For an OTLP receiver: `records_max` a request, at most one request every `linger` while
     /// less waits, `deadline` for the requests of a batch.
     pub fn otlp(records_max: usize, linger: Duration, deadline: Duration) -> Config {

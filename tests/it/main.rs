@@ -8,9 +8,13 @@
 
 mod assets;
 mod crash;
+mod delivery;
 #[cfg(target_os = "linux")]
 mod filesystems;
 mod flows;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod instructions;
+mod postgres;
+#[path = "../rig/postgres.rs"]
+mod postgres_rig;
 mod tidy;

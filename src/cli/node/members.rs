@@ -38,7 +38,7 @@ pub(super) fn start_gateway(
 ) -> anyhow::Result<()> {
     let gateway = Gateway {
         store: Arc::clone(store),
-        ingest: Arc::new(Ingest::new(&config.logs_db())),
+        ingest: Arc::new(Ingest::new(config)),
         policy: config.policy.clone(),
         metrics,
         ready: Arc::new(|| Ok(())),

@@ -77,7 +77,7 @@ fn source(source_type: &str, source_id: String, fleet: &str, env: &str) -> Sourc
     Source { source_type: source_type.to_owned(), source_id, resource }
 }
 
-/// The recorder's settings for `role` on the data folder's own exporter.
+/// The recorder's settings for `role` on the fleet's own database exporter.
 pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telemetry::Config {
     let settings = &config.recorder;
     let client = matches!(role, Role::Client(_));
@@ -91,10 +91,13 @@ pub(in crate::cli) fn config(config: &Config, role: Role, boot: BootId) -> telem
         spool_cap_bytes: settings.spool_cap_bytes,
         sync_every: settings.sync_every,
         heartbeat_every: settings.heartbeat_every,
-        database: Some(Destination::Sqlite {
-            path: config.logs_db(),
-            retention: settings.retention,
-            retention_bytes: settings.retention_bytes,
+        database: Some(match &config.database {
+            Some(address) => Destination::Postgres(address.clone()),
+            None => Destination::Sqlite {
+                path: config.logs_db(),
+                retention: settings.retention,
+                retention_bytes: settings.retention_bytes,
+            },
         }),
         otlp: None,
         stdout: false,

@@ -1,0 +1,11 @@
+//! Delivery to a real Postgres through everything that it does to its clients: at the end of each
+//! scene the conservation law holds, each record is exactly one row, in order per source, and
+//! nothing that was written anywhere shows a password.
+//!
+//! Bounded by default; with DOGWATCH_TEST_LONG=1 the outage of five minutes is five minutes long.
+
+mod data;
+mod outages;
+mod proxy;
+mod refusals;
+mod scene;
