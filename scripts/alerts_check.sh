@@ -6,7 +6,8 @@
 #   scripts/alerts_check.sh PATH_TO_DOGWATCH
 #
 # Intervals, `for` and limits are divided so that it takes about a minute; nothing else of the
-# rules is changed. Needs prometheus, prometheus-alertmanager (or alertmanager) and python3 on PATH.
+# rules is changed. Needs prometheus, prometheus-alertmanager (or alertmanager), amtool, python3 and
+# curl on PATH.
 # Everything runs in a temporary folder on free ports and ends with this script.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -33,7 +34,7 @@ fail() {
 }
 
 alertmanager="$(command -v alertmanager || command -v prometheus-alertmanager || true)"
-for need in prometheus python3; do
+for need in prometheus python3 curl amtool; do
     command -v "$need" >/dev/null || { echo "scripts/alerts_check.sh: $need is missing" >&2; exit 69; }
 done
 [ -n "$alertmanager" ] || { echo "scripts/alerts_check.sh: prometheus-alertmanager is missing" >&2; exit 69; }

@@ -150,6 +150,36 @@ fn each_alarm_of_the_watch_has_its_rule() {
     assert_eq!(words.len(), Alarm::ALL.len());
 }
 
+/// A rule on a metric that nobody sets never rings, whatever the catalogue says of it.
+#[test]
+fn each_metric_of_a_rule_is_set_somewhere() {
+    let rules = text_of("alerts/dogwatch.yml");
+    let list = text_of("src/catalogue.rs");
+    let files = tree();
+    let is_used = |constant: &str| {
+        let wanted = format!("catalogue::{constant}");
+        let code = files.iter().filter(|file| file.path.starts_with("src/") && !file.path.contains("/tests"));
+        code.into_iter().any(|file| {
+            file.text.match_indices(&wanted).any(|(at, _)| {
+                let next = file.text[at + wanted.len()..].chars().next();
+                next.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '_')
+            })
+        })
+    };
+    let mut named = 0;
+    for metric in catalogue::ALL {
+        let name = metric.prometheus();
+        if !rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == name) {
+            continue;
+        }
+        named += 1;
+        let line = list.lines().find(|line| line.contains(&format!("= \"{}\",", metric.name)));
+        let constant = line.and_then(|line| line.trim().split(' ').next()).expect("a line of the catalogue");
+        assert!(is_used(constant), "{name}: {constant} is set nowhere");
+    }
+    assert!(named > 20, "{named} metrics are named in rules");
+}
+
 #[test]
 fn runbooks_name_only_commands_and_settings_that_exist() {
     let settings = dogwatch::config::settings::ALL;

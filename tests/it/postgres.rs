@@ -6,3 +6,4 @@
 mod maintenance;
 mod migrations;
 mod rig;
+mod silence;

@@ -25,11 +25,18 @@ pub struct Migration {
 }
 
 /// In order; a migration that was released is never changed.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: "20261101000000",
-    name: "system_logs",
-    sql: include_str!("../../../../migrations/postgres/logs/20261101000000_system_logs.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: "20261101000000",
+        name: "system_logs",
+        sql: include_str!("../../../../migrations/postgres/logs/20261101000000_system_logs.sql"),
+    },
+    Migration {
+        version: "20261122000000",
+        name: "telemetry_silence",
+        sql: include_str!("../../../../migrations/postgres/logs/20261122000000_telemetry_silence.sql"),
+    },
+];
 
 /// Longest time one statement may take: an index over a table that is there already.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(600);
