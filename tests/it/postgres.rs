@@ -5,5 +5,6 @@
 
 mod maintenance;
 mod migrations;
+mod reading;
 mod rig;
 mod silence;
