@@ -19,14 +19,14 @@ fn pace() -> (Duration, Vec<(&'static str, &'static str)>) {
         return (Duration::from_secs(60), vec![]);
     }
     let fast = vec![
-        ("DOGWATCH_LOG_SILENCE_SECONDS", "5"),
+        ("DOGWATCH_LOG_SILENCE_SECONDS", "8"),
         ("DOGWATCH_WATCH_SECONDS", "0.5"),
         ("DOGWATCH_HEARTBEAT_SECONDS", "1"),
         ("DOGWATCH_CANARY_SECONDS", "1"),
         ("DOGWATCH_BEAT_SECONDS", "1"),
         ("ORCHESTRATOR_POLL_SEC", "1"),
     ];
-    (Duration::from_secs(7), fast)
+    (Duration::from_secs(10), fast)
 }
 
 /// The exit code of one round by hand.
