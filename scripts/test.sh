@@ -153,6 +153,10 @@ run_demo() {
     timeout 120 "$CARGO_TARGET_DIR/ci/dogwatch" demo --json
 }
 
+run_alerts_live() {
+    scripts/alerts_check.sh "$CARGO_TARGET_DIR/ci/dogwatch"
+}
+
 # The sum over the closing lines of all test binaries.
 summary() {
     awk '/^test result:/ { passed += $4; failed += $6 }
@@ -176,5 +180,6 @@ step "tests" run_tests
 step "dependencies" run_deny
 step "alert rules" run_alerts
 step "demo" run_demo
+step "alerts for real" run_alerts_live
 printf '\nall in %d s' "$SECONDS"
 summary

@@ -176,6 +176,8 @@ catalogue! {
     EXPORT_DURATION = "otel.sdk.exporter.operation.duration", Histogram, "s";
     /// 1 while an exporter holds because it was refused; label `exporter`.
     EXPORTER_BLOCKED = "dogwatch.exporter.blocked", Gauge, "1";
+    /// How long an exporter has taken nothing while records wait; label `exporter`.
+    EXPORTER_OVERDUE = "dogwatch.exporter.overdue", Gauge, "s";
     /// Pushes of metrics over OTLP; label `result`: ok, failed.
     METRICS_PUSHES = "dogwatch.metrics.pushes", Counter, "{push}";
     /// Rows that retention deleted from the embedded log table; label `reason`.

@@ -7,6 +7,7 @@
 
 pub(super) mod keeper;
 mod losses;
+mod overdue;
 mod stall;
 mod status;
 mod voice;

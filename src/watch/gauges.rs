@@ -1,7 +1,7 @@
 //! What was seen, as metrics: the same facts that the rules judge, for the rules of Prometheus.
 //!
-//! A source, worker or recorder that is gone gets a last zero, since a gauge would otherwise keep
-//! its last value for ever. While the database is away nothing of the fleet is set: old values
+//! The series of a source or recorder that is gone get NaN: a gauge would otherwise keep its last
+//! value for ever, and zero would say that rows arrive. While the database is away nothing of the fleet is set: old values
 //! stand, and `dogwatch_database_away_seconds` says so.
 
 use std::collections::BTreeSet;
@@ -14,6 +14,9 @@ use super::observation::{Observation, SourceId, Stage};
 use super::rules;
 use crate::catalogue;
 use crate::clock;
+
+/// The value of a series whose source is gone: no comparison, minimum or maximum takes it.
+const GONE: f64 = f64::NAN;
 
 /// Which series exist.
 #[derive(Debug, Default)]
@@ -50,7 +53,7 @@ impl Gauged {
         let live: BTreeSet<SourceId> = seen.sources.iter().map(|source| source.id.clone()).collect();
         for gone in self.sources.difference(&live) {
             for metric in [catalogue::NEWEST_ROW_AGE, catalogue::LIFE_AGE, catalogue::CLOCK_SKEW] {
-                of(metric, gone, 0.0);
+                of(metric, gone, GONE);
             }
         }
         self.sources = live;
@@ -68,8 +71,9 @@ impl Gauged {
     fn recorders(&mut self, seen: &Observation) {
         let live: BTreeSet<SourceId> = seen.recorders.iter().map(|recorder| recorder.source.clone()).collect();
         for gone in self.recorders.difference(&live) {
-            of(catalogue::SEEN_BLOCKED, gone, 0.0);
-            of(catalogue::SEEN_SPOOL_LOW, gone, 0.0);
+            of(catalogue::SEEN_BLOCKED, gone, GONE);
+            of(catalogue::SEEN_SPOOL_LOW, gone, GONE);
+            of(catalogue::SEEN_LOST, gone, GONE);
         }
         self.recorders = live;
         for recorder in &seen.recorders {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::canary::{Canaries, Plant};
 use super::observation::{Away, DiskSeen, FleetSeen, LiveSource, Observation, SourceId};
-use crate::clock::Time;
+use crate::clock::{self, Time};
 use crate::error;
 use crate::fleet::snapshot::Worker;
 use crate::fleet::state::WorkerState;
@@ -28,6 +28,8 @@ const PROCESSES_MAX: usize = 200;
 const LONG_LIVED: [&str; 3] = [ORCHESTRATOR, "gateway", "watch"];
 const ORCHESTRATOR: &str = "orchestrator";
 const WORKER: &str = "worker";
+/// A row that came so long after it was made waited somewhere, or its source's clock is behind.
+const LATE: Duration = Duration::from_secs(25);
 
 /// What is remembered from round to round.
 #[derive(Debug, Default)]
@@ -147,7 +149,10 @@ async fn read_rows(
     let rows = within(limit, outlook.store.newest_rows()).await?;
     let newest = rows.into_iter().map(|row| (SourceId::new(row.source_type.clone(), row.source_id.clone()), row));
     memory.newest = newest.collect();
-    within(limit, memory.recorders.read(outlook.store, now)).await?;
+    let is_late = |row: &SourceNewest| clock::age(row.ingested_at, row.timestamp) >= LATE;
+    let late: Vec<SourceId> =
+        memory.newest.iter().filter(|(_, row)| is_late(row)).map(|(id, _)| id.clone()).collect();
+    within(limit, memory.recorders.read(outlook.store, now, &late)).await?;
     if outlook.plant.is_some() {
         within(limit, memory.canaries.read_back(outlook.store, outlook.own)).await?;
     }

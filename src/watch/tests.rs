@@ -13,6 +13,8 @@ use super::*;
 use crate::fleet::ids::BootId;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 
+mod noticed;
+
 const RHYTHM: Rhythm = Rhythm {
     silence: Duration::from_secs(40),
     cycle: Duration::from_secs(30),
@@ -88,13 +90,18 @@ impl World {
 
     /// A row of the orchestrator arrives.
     async fn row(&mut self) {
+        self.late_row(0).await;
+    }
+
+    /// A heartbeat record of the orchestrator arrives that was made so long ago, by its own clock.
+    async fn late_row(&mut self, seconds: i64) {
         let now = self.micros.load(Ordering::SeqCst);
         let insert = sqlx::query(
             "insert into system_logs (timestamp, id, ingested_at, source_type, source_id, log_level, message, metadata)
-             values (?1, ?2, ?1, 'orchestrator_type', 'orchestrator-1', 'INFO', 'heartbeat', '{}')",
+             values (?1, ?2, ?3, 'orchestrator_type', 'orchestrator-1', 'INFO', 'telemetry heartbeat', '{\"pid\": 1}')",
         );
-        let id = Uuid::new_v4().to_string();
-        insert.bind(now).bind(id).execute(&mut self.logs).await.unwrap();
+        let (id, made) = (Uuid::new_v4().to_string(), now - seconds * 1_000_000);
+        insert.bind(made).bind(id).bind(now).execute(&mut self.logs).await.unwrap();
     }
 
     /// Seconds go by in which the orchestrator lives; then one round.
@@ -164,6 +171,24 @@ async fn a_dead_orchestrator_is_no_silence_but_rings_by_itself() {
     assert_eq!(words(&watch.step().await), ["firing orchestrator_dead orchestrator-1"]);
     world.store.process_ended(world.orchestrator).await.unwrap();
     assert_eq!(words(&watch.step().await), ["resolved orchestrator_dead orchestrator-1"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_far_behind_is_found_by_what_arrives() {
+    let mut world = World::new().await;
+    let mut watch = world.watch();
+    world.row().await;
+    assert_eq!(world.round(&mut watch, 21).await, [""; 0]);
+    for (behind, expected) in
+        [(5, ""), (3_600, "firing clock_skew orchestrator-1"), (1, "resolved clock_skew orchestrator-1")]
+    {
+        world.micros.fetch_add(15_000_000, Ordering::SeqCst);
+        // What its clock said before must not hide what it says since.
+        world.logs.execute("delete from system_logs").await.unwrap();
+        world.late_row(behind).await;
+        let expected: Vec<&str> = [expected].into_iter().filter(|word| !word.is_empty()).collect();
+        assert_eq!(world.round(&mut watch, 1).await, expected, "{behind} s behind");
+    }
 }
 
 #[tokio::test]

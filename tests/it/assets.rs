@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use dogwatch::catalogue;
+use dogwatch::watch::alarm::Alarm;
 use expect_test::{Expect, expect};
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
@@ -92,20 +93,29 @@ fn json_and_yaml_can_be_read() {
     }
 }
 
-#[test]
-fn every_alert_says_what_it_means_and_what_to_do() {
+/// The rules that are alerts, by name.
+fn alert_rules() -> Vec<(String, Yaml)> {
     let rules = yaml_of("alerts/dogwatch.yml");
     let groups = rules["groups"].as_vec().expect("groups");
     let all = groups.iter().flat_map(|group| group["rules"].as_vec().expect("rules"));
-    let alerts: Vec<&Yaml> = all.filter(|rule| !rule["alert"].is_badvalue()).collect();
-    let tests = text_of("alerts/tests/dogwatch_test.yml");
-    assert!(alerts.len() >= 2);
-    for alert in alerts {
-        let name = alert["alert"].as_str().expect("a name");
+    let alerts = all.filter(|rule| !rule["alert"].is_badvalue());
+    alerts.map(|rule| (rule["alert"].as_str().expect("a name").to_owned(), rule.clone())).collect()
+}
+
+#[test]
+fn every_alert_says_what_it_means_and_what_to_do() {
+    let files = tree();
+    let tests: String =
+        files.iter().filter(|file| file.path.starts_with("alerts/tests/")).map(|file| file.text.as_str()).collect();
+    let alerts = alert_rules();
+    for (name, alert) in &alerts {
         let annotation = |key: &str| alert["annotations"][key].as_str().unwrap_or_default().to_owned();
         assert!(name.starts_with("Dogwatch"), "{name}");
+        // The one that always fires is for a machine.
+        let always = name == "DogwatchWatchdog";
         let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
-        assert!(["critical", "warning", "info"].contains(&severity), "{name}: severity {severity:?}");
+        let known: &[&str] = if always { &["none"] } else { &["critical", "warning", "info"] };
+        assert!(known.contains(&severity), "{name}: severity {severity:?}");
         assert!(annotation("summary").ends_with('.'), "{name}: the summary is a sentence");
         assert!(!annotation("description").is_empty(), "{name}: a description");
         let runbook = annotation("runbook_url");
@@ -114,10 +124,79 @@ fn every_alert_says_what_it_means_and_what_to_do() {
         for part in ["Meaning", "Impact", "Diagnosis", "Mitigation"] {
             assert!(page.contains(&format!("\n## {part}\n")), "{runbook}: {part}");
         }
+        assert!(page.contains("`dogwatch "), "{runbook}: no command of ours");
         // It is shown to ring, and shown to stay quiet.
         let mentions = tests.matches(&format!("alertname: {name}\n")).count();
         let quiet = tests.matches(&format!("alertname: {name}}}")).count();
-        assert!(mentions > 0 && quiet > 0, "{name}: rings in {mentions} tests, stays quiet in {quiet}");
+        assert!(mentions > 0 && (always || quiet > 0), "{name}: rings in {mentions} tests, stays quiet in {quiet}");
+    }
+    let orphans = files.iter().filter_map(|file| file.path.strip_prefix("alerts/runbooks/")?.strip_suffix(".md"));
+    for page in orphans {
+        assert!(alerts.iter().any(|(name, _)| name == page), "{page}: a runbook of no alert");
+    }
+}
+
+#[test]
+fn each_alarm_of_the_watch_has_its_rule() {
+    let alerts = alert_rules();
+    for alarm in Alarm::ALL {
+        let rule = alerts.iter().find(|(name, _)| name == alarm.rule());
+        let (name, rule) = rule.unwrap_or_else(|| panic!("{}: no rule {}", alarm.word(), alarm.rule()));
+        assert_eq!(rule["labels"]["severity"].as_str(), Some(alarm.severity().word()), "{name}");
+    }
+    let mut words: Vec<_> = Alarm::ALL.map(Alarm::word).to_vec();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), Alarm::ALL.len());
+}
+
+/// A rule on a metric that nobody sets never rings, whatever the catalogue says of it.
+#[test]
+fn each_metric_of_a_rule_is_set_somewhere() {
+    let rules = text_of("alerts/dogwatch.yml");
+    let list = text_of("src/catalogue.rs");
+    let files = tree();
+    let is_used = |constant: &str| {
+        let wanted = format!("catalogue::{constant}");
+        let code = files.iter().filter(|file| file.path.starts_with("src/") && !file.path.contains("/tests"));
+        code.into_iter().any(|file| {
+            file.text.match_indices(&wanted).any(|(at, _)| {
+                let next = file.text[at + wanted.len()..].chars().next();
+                next.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '_')
+            })
+        })
+    };
+    let mut named = 0;
+    for metric in catalogue::ALL {
+        let name = metric.prometheus();
+        if !rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == name) {
+            continue;
+        }
+        named += 1;
+        let line = list.lines().find(|line| line.contains(&format!("= \"{}\",", metric.name)));
+        let constant = line.and_then(|line| line.trim().split(' ').next()).expect("a line of the catalogue");
+        assert!(is_used(constant), "{name}: {constant} is set nowhere");
+    }
+    assert!(named > 20, "{named} metrics are named in rules");
+}
+
+#[test]
+fn runbooks_name_only_commands_and_settings_that_exist() {
+    let settings = dogwatch::config::settings::ALL;
+    let is_setting =
+        |word: &str| settings.iter().any(|setting| setting.name == word || setting.aliases.contains(&word));
+    let commands = text_of("src/cli/args.rs");
+    for file in tree().iter().filter(|file| file.path.starts_with("alerts/runbooks/")) {
+        for word in file.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            let looks =
+                word.len() > 5 && word.contains('_') && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+            assert!(!looks || is_setting(word), "{}: {word} is no setting", file.path);
+        }
+        for call in file.text.split("`dogwatch ").skip(1) {
+            let name = call.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            let variant = name[..1].to_uppercase() + &name[1..];
+            assert!(commands.contains(&format!("    {variant}(")), "{}: dogwatch {name}", file.path);
+        }
     }
 }
 

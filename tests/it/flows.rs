@@ -16,5 +16,6 @@ mod postgres;
 mod prometheus;
 pub(crate) mod rig;
 mod ship;
+mod silence;
 mod stopped;
 mod work;

@@ -7,3 +7,4 @@ mod maintenance;
 mod migrations;
 mod reading;
 mod rig;
+mod silence;

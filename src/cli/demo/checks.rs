@@ -115,7 +115,7 @@ async fn decisions(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result
 fn silence(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result<()> {
     let history = alerts::read(&evidence.config.data_dir)?.history;
     // The cut silences everybody: once it has lasted long enough for each source, it has for all.
-    let of_the_cut = |alarm: &str| matches!(alarm, "log_silence" | "all_silent");
+    let of_the_cut = |alarm: &str| matches!(alarm, "log_silence" | "all_silent" | "canary");
     let other: Vec<_> =
         history.iter().filter(|row| !of_the_cut(&row.alarm)).map(|row| row.summary.clone()).collect();
     let limit = evidence.config.policy.log_silence_seconds as f64 * 3.0;

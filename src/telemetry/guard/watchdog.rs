@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::Slot;
 use super::losses::Told;
+use super::overdue::{Overdue, Word};
 use super::stall::{Stall, Verdict};
 use super::voice::Voice;
 use crate::catalogue;
@@ -32,6 +33,8 @@ use crate::telemetry::wiring::Fuse;
 
 /// Name of the heartbeat's event.
 const HEARTBEAT_EVENT: &str = "dogwatch.heartbeat";
+/// Name of the event that an exporter takes nothing, or takes records again.
+const OVERDUE_EVENT: &str = "dogwatch.exporter.overdue";
 /// The keeper may be silent so many times longer than the spooler: one turn of it reads whole folders.
 const KEEPER_PATIENCE: u32 = 6;
 /// Least time between two lines on stderr.
@@ -92,6 +95,7 @@ pub(in crate::telemetry) struct Memory {
     spooler: Stall,
     keeper: Stall,
     shippers: Vec<Stall>,
+    overdue: Vec<Overdue>,
 }
 
 /// The running watchdog.
@@ -139,10 +143,12 @@ impl View {
             memory.told.switches(&self.voice, self.standing.switches(), trouble.as_deref());
             memory.told.losses(&self.voice, now, self.limits.tell_lost_every, last);
             self.metrics(pulse);
+            let overdue = self.overdue(&mut memory, now);
             if last {
                 return;
             }
-            let text = self.look_after(&mut memory).or(trouble.map(|why| format!("records wait in memory: {why}")));
+            let in_memory = trouble.map(|why| format!("records wait in memory: {why}"));
+            let text = self.look_after(&mut memory).or(in_memory).or(overdue);
             let wait = self.limits.turn.min(memory.beat_at.saturating_sub(now));
             let told_at = text.is_some().then(|| memory.told_at);
             if told_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY)) {
@@ -174,6 +180,39 @@ impl View {
         for (slot, stall) in self.slots.iter().zip(&mut memory.shippers) {
             let limit = limit.saturating_add(slot.handle.patience());
             say = look_at(slot.handle.pulse(), stall, limit, || slot.handle.replace()).or(say);
+        }
+        say
+    }
+
+    /// Exporters that take nothing while records wait: told in-band, on stderr and as a gauge.
+    fn overdue(&self, memory: &mut Memory, now: Duration) -> Option<String> {
+        memory.overdue.resize_with(self.slots.len(), Overdue::default);
+        let mut say = None;
+        for (slot, overdue) in self.slots.iter().zip(&mut memory.overdue) {
+            let facts = slot.handle.standing().facts();
+            let (age, word) = overdue.look(&facts, now);
+            metrics::gauge!(catalogue::EXPORTER_OVERDUE.name, "exporter" => facts.exporter).set(age.as_secs_f64());
+            let Some(word) = word else { continue };
+            let error = facts.last_error.map_or_else(|| "it gives no answer".to_owned(), |(_, text)| text);
+            let (name, waiting, seconds) = (slot.name, facts.pending.records, age.as_secs());
+            let text = match word {
+                Word::Begins => {
+                    format!(
+                        "exporter {name} has taken nothing for {seconds} s while {waiting} records wait: {error}"
+                    )
+                }
+                Word::Ends => format!("exporter {name} takes records again"),
+            };
+            let slot = json!(name);
+            let record = NewRecord {
+                time: clock::now(),
+                level: Level::Warning,
+                body: &text,
+                attributes: &[("exporter", &slot)],
+                event_name: Some(OVERDUE_EVENT),
+            };
+            let _ = self.recorder.emit_vital(&record);
+            say = Some(text);
         }
         say
     }

@@ -77,7 +77,7 @@ async fn arriving_is_not_enough() {
     cage.round().await;
     cage.arrive(0, |row| row.metadata["large"] = json!(9.223_372_036_854_776e18));
     let changed = cage.look().await.changed.unwrap();
-    assert_eq!(changed, "large 9223372036854775807 became 9.223372036854776e18");
+    assert_eq!(changed, "large 9223372036854775807 became 9.223372036854776e+18");
     cage.round().await;
     cage.arrive(1, |row| row.log_level = "DEBUG".into());
     assert_eq!(cage.look().await.changed.unwrap(), "level INFO became DEBUG");

@@ -112,3 +112,103 @@ fn worker_seen(worker: &Worker) -> Option<WorkerSeen> {
         progress_at: live.progress_at,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock;
+    use crate::fleet::decision::{Capacity, DecisionLive, Gate};
+    use crate::fleet::ids::{BootId, Term};
+    use crate::fleet::policy::Policy;
+    use crate::fleet::snapshot::{Demand, DemandLive, SCHEMA_VERSION, Snapshot};
+    use crate::store::{DecisionId, TaskEnds};
+
+    fn at(second: i64) -> Time {
+        clock::from_micros(second * 1_000_000)
+    }
+
+    fn row(second: i64, desired: u32, gates: &[(GateName, Verdict)], active: u32) -> DecisionRow {
+        let gate = |(gate, verdict): &(GateName, Verdict)| Gate {
+            gate: *gate,
+            verdict: *verdict,
+            reason: "why".to_owned(),
+            lifts_at: None,
+            lifts_when: None,
+        };
+        DecisionRow {
+            id: DecisionId(second),
+            boot_id: BootId(uuid::Uuid::nil()),
+            cycle: second,
+            term: Term(1),
+            at: at(second),
+            trace_id: None,
+            snapshot: Snapshot {
+                schema_version: SCHEMA_VERSION,
+                name: "test".to_owned(),
+                as_of: at(second),
+                policy: Policy::default(),
+                workers: Vec::new(),
+                demand: None,
+                records: Vec::new(),
+                live: None,
+            },
+            decision: Decision {
+                desired,
+                capacity: Capacity { active, spawning: 0 },
+                spawn: 0,
+                terminate: Vec::new(),
+                gates: gates.iter().map(gate).collect(),
+                live: Some(DecisionLive { actions: Vec::new(), wanted: desired, sentence: String::new() }),
+            },
+            results: Vec::new(),
+        }
+    }
+
+    fn read(oldest: Option<i64>) -> Watched {
+        let live = DemandLive { buckets: BTreeMap::new(), oldest_claimable_at: oldest.map(at) };
+        Watched {
+            now: at(1_000),
+            workers: Vec::new(),
+            demand: Demand { live: Some(live), ..Demand::default() },
+            tasks_recent: TaskEnds::default(),
+            tasks_before: TaskEnds::default(),
+        }
+    }
+
+    const BREAKER: (GateName, Verdict) = (GateName::FailureBreaker, Verdict::Block);
+
+    #[test]
+    fn a_block_counts_from_the_first_decision_that_said_so() {
+        let mut decisions = Decisions::default();
+        let mut since = |row: DecisionRow| {
+            let seen = decisions.seen(Some(&row), &read(None)).unwrap();
+            (seen.desired_since.map(Time::as_second), seen.blocked.map(|b| (b.gate, b.since.as_second())))
+        };
+        let blocked = |at| Some(("failure_breaker".to_owned(), at));
+        assert_eq!(since(row(10, 2, &[BREAKER], 0)), (Some(10), blocked(10)));
+        assert_eq!(since(row(40, 3, &[BREAKER], 0)), (Some(10), blocked(10)));
+        assert_eq!(since(row(70, 3, &[], 0)), (Some(10), None));
+        assert_eq!(since(row(100, 0, &[BREAKER], 0)), (None, None));
+        assert_eq!(since(row(130, 1, &[BREAKER], 0)), (Some(130), blocked(130)));
+    }
+
+    #[test]
+    fn a_fleet_at_its_ceiling_or_rate_is_not_blocked() {
+        let gate = |name, active| {
+            let row = row(10, 2, &[(name, Verdict::Block)], active);
+            Decisions::default().seen(Some(&row), &read(None)).unwrap().blocked.is_some()
+        };
+        assert!(!gate(GateName::Max, 2) && !gate(GateName::RateLimit, 0));
+        assert!(gate(GateName::Max, 0), "an emergency stop");
+        assert!(gate(GateName::Pause, 2) && gate(GateName::Balance, 0));
+    }
+
+    #[test]
+    fn a_single_look_counts_from_the_oldest_task() {
+        let row = row(990, 2, &[BREAKER], 0);
+        let seen = Decisions::single().seen(Some(&row), &read(Some(100))).unwrap();
+        assert_eq!(seen.blocked.unwrap().since, at(100));
+    }
+}

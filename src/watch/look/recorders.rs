@@ -15,6 +15,8 @@ const READ_EVERY: Duration = Duration::from_secs(10);
 const LOOK_BACK: Duration = Duration::from_secs(45);
 /// Heartbeats that one read returns, the newest.
 const ROWS_MAX: usize = 1_000;
+/// Late sources that are asked for apart, a read.
+const LATE_MAX: usize = 20;
 /// Text of a heartbeat record.
 const HEARTBEAT: &str = "telemetry heartbeat";
 
@@ -32,8 +34,9 @@ struct Entry {
 }
 
 impl Recorders {
-    /// Reads what has arrived since, where that is due.
-    pub(super) async fn read(&mut self, store: &dyn Store, now: Time) -> Result<()> {
+    /// Reads what has arrived since, where that is due. `late` are sources whose newest row was made
+    /// long before it came: by their own time their heartbeats are out of reach.
+    pub(super) async fn read(&mut self, store: &dyn Store, now: Time, late: &[SourceId]) -> Result<()> {
         if self.read_at.is_some_and(|at| clock::age(now, at) < READ_EVERY && at <= now) {
             return Ok(());
         }
@@ -45,6 +48,16 @@ impl Recorders {
         };
         for row in store.logs(&query).await? {
             self.take(&row);
+        }
+        for source in late.iter().take(LATE_MAX) {
+            let query = LogQuery {
+                source_type: Some(source.source_type.clone()),
+                source_id: Some(source.source_id.clone()),
+                grep: Some(HEARTBEAT.to_owned()),
+                limit: 1,
+                ..LogQuery::default()
+            };
+            store.logs(&query).await?.iter().for_each(|row| self.take(row));
         }
         self.read_at = Some(now);
         Ok(())

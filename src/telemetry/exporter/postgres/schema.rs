@@ -36,6 +36,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "dw_insert_logs",
         sql: include_str!("../../../../migrations/postgres/logs/20261101000100_dw_insert_logs.sql"),
     },
+    Migration {
+        version: "20261122000000",
+        name: "telemetry_silence",
+        sql: include_str!("../../../../migrations/postgres/logs/20261122000000_telemetry_silence.sql"),
+    },
 ];
 
 /// Longest time one statement may take: an index over a table that is there already.

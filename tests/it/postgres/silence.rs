@@ -1,0 +1,65 @@
+//! `telemetry_silence()`: what the database alone can say of who has fallen silent.
+
+use super::migrations::fresh;
+use crate::postgres_rig::Database;
+
+/// A row of that source, made and arrived so many seconds before noon today.
+fn row(database: &Database, source: &str, made: u32, arrived: u32, message: &str) {
+    database.run(&format!(
+        "insert into system_logs (timestamp, ingested_at, source_type, source_id, log_level, message)
+         select {NOON} - interval '{made} seconds', {NOON} - interval '{arrived} seconds', 'worker', '{source}',
+             'INFO', '{message}'"
+    ));
+}
+
+const NOON: &str = "((now() at time zone 'UTC')::date::timestamp at time zone 'UTC' + interval '12 hours')";
+const HEARTBEAT: &str = "telemetry heartbeat";
+
+/// `source row-age heartbeat-age silent`, freshest first, as seen at noon.
+fn silence(database: &Database, arguments: &str) -> String {
+    database.ask(&format!(
+        "select string_agg(format('%s %s %s %s', source_id, extract(epoch from row_age)::int,
+             coalesce(extract(epoch from heartbeat_age)::int::text, '-'), silent), ', ' order by newest_row_at desc)
+         from telemetry_silence(p_now => {NOON}{arguments})"
+    ))
+}
+
+#[test]
+fn each_source_has_the_age_of_its_newest_row_and_heartbeat() {
+    let database = fresh();
+    assert_eq!(silence(&database, ""), "");
+    for made in [95, 80, 65] {
+        row(&database, "quiet", made, made, HEARTBEAT);
+    }
+    for (made, text) in [(20, HEARTBEAT), (12, "work"), (10, "work")] {
+        row(&database, "lively", made, made - 1, text);
+    }
+    row(&database, "mute", 50, 50, "no recorder of ours");
+    row(&database, "gone", 90_000, 90_000, HEARTBEAT);
+    assert_eq!(silence(&database, ""), "lively 9 19 f, mute 50 - f, quiet 65 65 t");
+    assert_eq!(silence(&database, ", p_limit => '2 minutes'"), "lively 9 19 f, mute 50 - f, quiet 65 65 f");
+    assert_eq!(silence(&database, ", p_look_back => '30 seconds'"), "lively 9 19 f");
+}
+
+#[test]
+fn arrival_counts_and_not_what_clocks_say() {
+    let database = fresh();
+    // A clock that ran ahead once, and whose rows arrive with the right time since.
+    database.run(&format!(
+        "insert into system_logs (timestamp, ingested_at, source_type, source_id, log_level, message)
+         select {NOON} + interval '1 hour', {NOON} - interval '300 seconds', 'worker', 'ahead', 'INFO', 'x'"
+    ));
+    row(&database, "ahead", 5, 5, "work");
+    // A backlog that is being delivered: made long ago, arriving now.
+    row(&database, "late", 600, 3, HEARTBEAT);
+    assert_eq!(silence(&database, ""), "late 3 3 f, ahead 5 - f");
+}
+
+#[test]
+fn nobody_may_ask_who_was_not_allowed_to() {
+    let database = fresh();
+    let allowed =
+        "has_function_privilege('public', 'telemetry_silence(interval, interval, timestamptz)', 'execute')";
+    assert_eq!(database.ask(&format!("select {allowed}")), "f");
+    assert_eq!(database.ask("select count(*) from telemetry_silence()"), "0", "with the database's own time");
+}
