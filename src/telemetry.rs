@@ -243,12 +243,15 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     Ok(Guard { recorder, ring, folder, orders, spooler, standing, slots, keeper, watchdog, keeping, ended: false })
 }
 
+/// Exporters with the names of their slots.
+pub type BySlot = Vec<(&'static str, Box<dyn Exporter>)>;
+
 /// The exporters that the settings ask for, by slot, outside of any recorder: for whoever delivers
 /// single records by hand.
 ///
 /// # Errors
 /// The operating system gives no runtime.
-pub fn exporters(config: &Config) -> Result<Vec<(&'static str, Box<dyn Exporter>)>, StartError> {
+pub fn exporters(config: &Config) -> Result<BySlot, StartError> {
     let all = all_exporters(config, Vec::new(), shipper::Config::default())?;
     Ok(all.into_iter().map(|(slot, exporter, _)| (slot, exporter)).collect())
 }
