@@ -318,15 +318,15 @@ impl Parts {
     }
 }
 
-/// A slot and its exporter.
-pub type BySlot = (&'static str, Box<dyn Exporter>);
+/// Exporters with the names of their slots.
+pub type BySlot = Vec<(&'static str, Box<dyn Exporter>)>;
 
 /// The exporters that the settings ask for, by slot, outside of any recorder: for whoever delivers
 /// single records by hand.
 ///
 /// # Errors
 /// The operating system gives no runtime.
-pub fn exporters(config: &Config) -> Result<Vec<BySlot>, StartError> {
+pub fn exporters(config: &Config) -> Result<BySlot, StartError> {
     let all = all_exporters(config, Vec::new(), shipper::Config::default())?;
     Ok(all.into_iter().map(|(slot, exporter, _)| (slot, exporter)).collect())
 }

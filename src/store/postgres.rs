@@ -18,7 +18,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
     ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, TimeSource, UserTotals,
+    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, TimeSource, UserTotals, Watched, Windows,
     WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::Time;
@@ -44,6 +44,7 @@ mod settings;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
+mod watched;
 mod workers;
 
 pub use self::open::{CONNECTIONS_MAX, MIGRATIONS, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
@@ -323,6 +324,10 @@ impl Store for PostgresStore {
 
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
         self.logs.query(query).await
+    }
+
+    async fn watched(&self, windows: Windows) -> Result<Watched> {
+        transaction!(self.read(), "read for the watch", |tx| watched::watched(tx, windows))
     }
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {

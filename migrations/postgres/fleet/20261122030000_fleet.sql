@@ -79,6 +79,8 @@ create table dogwatch.task_attempts (
 
 -- A repeated claim.
 create unique index task_attempts_claim on dogwatch.task_attempts (worker_id, claim_id);
+-- The watch: how tasks have ended lately.
+create index task_attempts_ended on dogwatch.task_attempts (ended_at) where ended_at is not null;
 
 -- Tasks that are held back, and in which bucket they are counted meanwhile.
 create table dogwatch.task_holds (

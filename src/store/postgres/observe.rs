@@ -23,7 +23,7 @@ pub(super) async fn observe(tx: &mut Tx, ended_within: Duration, user_task_limit
     })
 }
 
-async fn observed_workers(tx: &mut Tx, ended_within: Duration) -> Result<Vec<Worker>, Fault> {
+pub(super) async fn observed_workers(tx: &mut Tx, ended_within: Duration) -> Result<Vec<Worker>, Fault> {
     let rows = sqlx::query(
         "select * from dogwatch.workers where ended_at is null or ended_at >= $1 order by created_at, id limit $2",
     )
@@ -47,7 +47,7 @@ async fn observed_workers(tx: &mut Tx, ended_within: Duration) -> Result<Vec<Wor
 
 /// The queue, counted once: the row without a user holds the sums over all users, also where there
 /// are too many to list.
-async fn demand(tx: &mut Tx, user_task_limit: u32) -> Result<Demand, Fault> {
+pub(super) async fn demand(tx: &mut Tx, user_task_limit: u32) -> Result<Demand, Fault> {
     let rows = sqlx::query(
         "with counted as materialized (
              select d.*, least(ready, greatest(0, $1 - in_progress)) as claimable from dogwatch.dw_demand d
