@@ -211,7 +211,7 @@ impl View {
                 attributes: &[("exporter", &slot)],
                 event_name: Some(OVERDUE_EVENT),
             };
-            let _ = self.recorder.emit_vital(&record);
+            self.voice.say(&record);
             say = Some(text);
         }
         say
@@ -231,7 +231,7 @@ impl View {
             ("refused", json!(counters.refused_total())),
             ("half_written", json!(counters.half_written)),
             ("lost", json!(counters.refused_total() + counters.half_written + counters.lost_aside())),
-            ("spool_low", json!(self.recorder.is_spool_low())),
+            ("spool_low", json!(self.voice.recorder().is_spool_low())),
             ("spooler_restarts", json!(self.spooler.pulse().restarts())),
             ("exporters", json!(exporters)),
         ];
