@@ -98,6 +98,14 @@ get_postgres() {
     have_postgres
 }
 
+# Unpacked, because the package would start a service.
+get_pgbouncer() {
+    unpack pgbouncer libevent-2.1-7 libc-ares2 || return 1
+    PATH="$PATH:$tools/usr/sbin"
+    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(ls -d "$tools"/usr/lib/*-linux-gnu | head -n 1)"
+    pgbouncer --version >/dev/null
+}
+
 need() {
     local missing=()
     command -v cc >/dev/null || as_root apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null ||
@@ -108,6 +116,9 @@ need() {
     have_postgres || get_postgres || missing+=("a PostgreSQL server: initdb, postgres, psql (Debian: postgresql)")
     cargo fmt --version >/dev/null 2>&1 || missing+=("rustfmt (rustup component add rustfmt)")
     cargo clippy --version >/dev/null 2>&1 || missing+=("clippy (rustup component add clippy)")
+    # For delivery through a pooler; without it that is printed as not shown.
+    command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || get_pgbouncer ||
+        echo "pgbouncer is not to be had here: delivery through a pooler is not shown"
     # For the ring on xfs; without it that kind is printed as not shown.
     command -v mkfs.xfs >/dev/null || as_root apt-get install -y -qq --no-install-recommends xfsprogs >/dev/null ||
         echo "xfsprogs cannot be installed here: the ring on xfs is not shown"

@@ -48,6 +48,7 @@ pub mod counters;
 pub mod delivery;
 pub mod encode;
 pub mod exporter;
+pub mod exporters_file;
 mod feed;
 mod guard;
 pub mod layer;
@@ -220,6 +221,7 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
         slots: Arc::clone(&slots),
         adopted,
         trouble: Arc::clone(&keeping),
+        said: Mutex::default(),
     };
     let keeper = Keeper::start(ground, intensity)?;
     let view = watchdog::View {
@@ -239,6 +241,19 @@ fn run_wired(config: Config, wiring: Wiring) -> Result<Guard, StartError> {
     };
     let watchdog = Watchdog::start(view, intensity)?;
     Ok(Guard { recorder, ring, folder, orders, spooler, standing, slots, keeper, watchdog, keeping, ended: false })
+}
+
+/// Exporters with the names of their slots.
+pub type BySlot = Vec<(&'static str, Box<dyn Exporter>)>;
+
+/// The exporters that the settings ask for, by slot, outside of any recorder: for whoever delivers
+/// single records by hand.
+///
+/// # Errors
+/// The operating system gives no runtime.
+pub fn exporters(config: &Config) -> Result<BySlot, StartError> {
+    let all = all_exporters(config, Vec::new(), shipper::Config::default())?;
+    Ok(all.into_iter().map(|(slot, exporter, _)| (slot, exporter)).collect())
 }
 
 /// An exporter, its slot, and the numbers that it is shipped by.

@@ -335,6 +335,31 @@ pub(super) enum SpoolCommand {
     Verify(Output),
     /// Sets torn tails right and bad frames aside.
     Repair(Output),
+    /// What nobody could deliver: list it, deliver it once more, give it up.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// Each record with its text and the reason.
+    Ls(Output),
+    /// Delivers records once more; those that are taken leave the quarantine.
+    Retry(QuarantinePick),
+    /// Gives records up: they are counted as dropped.
+    Drop(QuarantinePick),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct QuarantinePick {
+    /// Names as `quarantine ls` shows them.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub names: Vec<String>,
+    /// Everything in the quarantine.
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,8 @@
 //! `dogwatch spool`: what lies in the spools of this folder, whether it adds up, and repair.
 
+mod quarantine;
+
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,6 +13,7 @@ use super::{Outcome, render};
 use crate::config::{Config, Profile};
 use crate::error::Exit;
 use crate::telemetry::exporter::stdout;
+use crate::telemetry::exporters_file::{self, Stood};
 use crate::telemetry::row::Row;
 use crate::telemetry::spool::disk::{Disk, RealDisk};
 use crate::telemetry::spool::repair;
@@ -19,7 +23,8 @@ pub(super) fn main(args: &SpoolArgs, flags: Vec<(&'static str, String)>) -> Outc
     let config = Config::load(Profile::Up, &flags)?;
     let root = config.spool_dir();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    match args.command {
+    match &args.command {
+        SpoolCommand::Quarantine(command) => quarantine::main(&config, command),
         SpoolCommand::Ls(output) => list(&*disk, &root, output.json),
         SpoolCommand::Cat => cat(&*disk, &root),
         SpoolCommand::Verify(output) => check(&verify(&*disk, &root)?, output.json),
@@ -46,7 +51,10 @@ pub(super) fn main(args: &SpoolArgs, flags: Vec<(&'static str, String)>) -> Outc
 fn list(disk: &dyn Disk, root: &Path, json: bool) -> Outcome {
     let folders = repair::ls(disk, root)?;
     if json {
-        render::json("spools", &folders)?;
+        render::json(
+            "spools",
+            &folders.iter().map(|folder| with_exporters(disk, root, folder)).collect::<Vec<_>>(),
+        )?;
         return Ok(Exit::Ok);
     }
     let rows = folders.iter().map(|folder| {
@@ -60,6 +68,9 @@ fn list(disk: &dyn Disk, root: &Path, json: bool) -> Outcome {
         ]
     });
     render::table(&["boot", "segments", "bytes", "records", "pending"], rows.collect())?;
+    for line in exporter_lines(root) {
+        render::line(format!("exporter {line}"))?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -117,24 +128,59 @@ fn check(lines: &[Line], json: bool) -> Outcome {
     Ok(if holds { Exit::Ok } else { Exit::Problem })
 }
 
-/// For `status`: what each exporter has still to deliver, over all spools.
+/// For `spool ls` and `status`: what each exporter has still to deliver over all spools, and what
+/// keeps it from it, in one line.
 pub(super) fn exporter_lines(root: &Path) -> Vec<String> {
-    let mut pending: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
-    match repair::ls(&RealDisk, root) {
-        Ok(folders) => {
-            for (slot, count) in folders.into_iter().flat_map(|folder| folder.pending) {
-                let sum = pending.entry(slot).or_default();
-                *sum = (sum.0 + count, sum.1 + 1);
-            }
-            let line = |(slot, (records, spools)): (String, (u64, u64))| {
-                format!(
-                    "{slot}: {} to deliver in {}",
-                    render::count(records, "record"),
-                    render::count(spools, "spool")
-                )
-            };
-            pending.into_iter().map(line).collect()
-        }
-        Err(error) => vec![format!("unknown: {}", crate::error::chain(&error))],
+    let mut pending: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let folders = match repair::ls(&RealDisk, root) {
+        Ok(folders) => folders,
+        Err(error) => return vec![format!("unknown: {}", crate::error::chain(&error))],
+    };
+    for (slot, count) in folders.into_iter().flat_map(|folder| folder.pending) {
+        let sum = pending.entry(slot).or_default();
+        *sum = (sum.0 + count, sum.1 + 1);
     }
+    let stood = newest_stood(root);
+    let line = |(slot, (records, spools)): (String, (u64, u64))| {
+        let trouble = stood.get(&slot).map_or_else(String::new, |stood| trouble(stood, records));
+        format!(
+            "{slot}: {} to deliver in {}{trouble}",
+            render::count(records, "record"),
+            render::count(spools, "spool")
+        )
+    };
+    pending.into_iter().map(line).collect()
+}
+
+/// Per slot, what was last told of an error.
+fn newest_stood(root: &Path) -> BTreeMap<String, Stood> {
+    let mut newest: BTreeMap<String, Stood> = BTreeMap::new();
+    for stood in exporters_file::read_all(&RealDisk, root).unwrap_or_default().into_iter().flat_map(|(_, all)| all)
+    {
+        let is_newer = newest.get(&stood.slot).is_none_or(|other| other.last_error_at <= stood.last_error_at);
+        if is_newer {
+            newest.insert(stood.slot.clone(), stood);
+        }
+    }
+    newest
+}
+
+fn trouble(stood: &Stood, pending: u64) -> String {
+    let error = stood.last_error.as_deref().unwrap_or("no error");
+    let at = stood.last_error_at.map_or_else(String::new, |at| format!(" ({})", at.strftime("%H:%M UTC")));
+    match (stood.state.as_str(), &stood.remedy) {
+        ("blocked", Some(remedy)) => format!("; {} is blocked{at}: {error}; {remedy}", stood.exporter),
+        ("retrying", _) => format!("; {} tries again{at}: {error}", stood.exporter),
+        _ if pending > 0 => format!("; {}, last error{at}: {error}", stood.exporter),
+        _ => String::new(),
+    }
+}
+
+/// A folder with what its recorder last told of its exporters.
+fn with_exporters(disk: &dyn Disk, root: &Path, folder: &repair::Listed) -> serde_json::Value {
+    let all = exporters_file::read_all(disk, root).unwrap_or_default();
+    let own = all.into_iter().find(|(boot, _)| *boot == folder.boot).map(|(_, stood)| stood).unwrap_or_default();
+    let mut value = serde_json::to_value(folder).unwrap_or_default();
+    value["exporters"] = serde_json::to_value(own).unwrap_or_default();
+    value
 }

@@ -98,6 +98,12 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
     let max_workers = newest.as_ref().map(|row| row.snapshot.policy.max_workers);
     let decision = newest.map(|row| row.decision);
     let firing = alerts::read(&config.data_dir)?.firing();
+    // Log rows that cannot be read are said; everything else is still worth knowing.
+    let (newest_row_at, recorders) = match (store.newest_rows().await, recorders::lines(&**store, now).await) {
+        (Ok(rows), Ok(lines)) => (rows.into_iter().map(|row| row.ingested_at).max(), lines),
+        (Err(error), _) => (None, vec![format!("log rows cannot be read: {}", crate::error::chain(&error))]),
+        (_, Err(error)) => (None, vec![format!("log rows cannot be read: {error:#}")]),
+    };
     Ok(Facts {
         now,
         orchestrator_alive: seen.is_some_and(|seen| clock::age(now, seen) <= away_after),
@@ -109,8 +115,8 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
         max_workers,
         decision: decision.and_then(|decision| decision.live).map(|live| live.sentence),
         alarms: firing.into_iter().map(|alert| alert.summary).collect(),
-        newest_row_at: store.newest_rows().await?.into_iter().map(|row| row.ingested_at).max(),
-        recorders: recorders::lines(&**store, now).await?,
+        newest_row_at,
+        recorders,
         exporters: super::spool::exporter_lines(&config.spool_dir()),
     })
 }

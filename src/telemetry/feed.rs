@@ -46,11 +46,8 @@ impl Feed for FolderFeed {
     }
 
     fn quarantine(&mut self, record: &Stored, why: &str) -> Result<(), FeedError> {
-        let name = format!("poison.{}.{}", self.slot, record.seq);
-        let mut bytes = format!("{why}\n").into_bytes();
-        bytes.extend_from_slice(&record.payload);
         // Where there is no room the record is counted all the same; that is the commit's work.
-        match spool::quarantine::keep(&self.folder, &name, &bytes) {
+        match spool::quarantine::keep_poison(&self.folder, &self.slot, record, why) {
             Ok(_) => Ok(()),
             Err(source) => Err(FeedError::Unavailable { doing: "setting a record aside", source }),
         }

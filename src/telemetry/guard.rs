@@ -129,7 +129,11 @@ impl Guard {
         if !self.flush(limit) {
             return false;
         }
-        self.slots.iter().fold(true, |all, slot| slot.handle.flush(left()).is_ok() && all)
+        let mut all = true;
+        for slot in self.slots.iter() {
+            all &= slot.handle.flush(left()).is_ok();
+        }
+        all
     }
 
     /// Waits until every exporter has everything, as long as that may still happen; `say` hears

@@ -69,6 +69,7 @@ pub mod repair;
 pub mod retention;
 pub mod room;
 pub mod segment;
+pub mod settled;
 pub mod verify;
 pub mod walk;
 pub mod writer;

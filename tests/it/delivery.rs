@@ -6,6 +6,7 @@
 
 mod data;
 mod outages;
+mod pooler;
 mod proxy;
 mod refusals;
 mod scene;

@@ -11,6 +11,7 @@ mod agents;
 mod demo;
 mod input;
 mod killed;
+mod postgres;
 mod rig;
 mod ship;
 mod stopped;

@@ -5,4 +5,5 @@
 
 mod maintenance;
 mod migrations;
+mod reading;
 mod rig;

@@ -18,6 +18,7 @@ use std::io;
 use std::time::Duration;
 
 pub use self::connect::{Address, AddressError};
+#[cfg(feature = "full")]
 pub(crate) use self::types::PgTime;
 pub use self::writer::{Inserted, PgWriter};
 use super::{ExportError, Exported, Exporter, Timed, rows_of};

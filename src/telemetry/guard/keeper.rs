@@ -19,6 +19,7 @@ use crate::telemetry::DATABASE_SLOT;
 use crate::telemetry::adopt;
 use crate::telemetry::adopt::Adopted;
 use crate::telemetry::config::Adopt;
+use crate::telemetry::exporters_file::{self, Stood};
 use crate::telemetry::feed::{self, FolderFeed};
 use crate::telemetry::ledger;
 use crate::telemetry::quiet::quiet;
@@ -47,6 +48,8 @@ pub(in crate::telemetry) struct Ground {
     pub(in crate::telemetry) adopted: Arc<Mutex<Vec<Folder>>>,
     /// What went wrong the last time, for status.
     pub(in crate::telemetry) trouble: Arc<Mutex<Vec<String>>>,
+    /// Where the exporters stood when that was last written down.
+    pub(in crate::telemetry) said: Mutex<Vec<Stood>>,
 }
 
 enum Order {
@@ -157,6 +160,7 @@ impl Ground {
 
     fn turn(&self) {
         self.fuse.at("keeper");
+        self.say_where_exporters_stand();
         let mut trouble = Vec::new();
         if self.adopt == Adopt::All {
             trouble.extend(self.adopt_dead());
@@ -172,6 +176,15 @@ impl Ground {
             }
         }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// A disk that does not take it has worse to tell.
+    fn say_where_exporters_stand(&self) {
+        let all: Vec<_> = self.slots.iter().map(|slot| (slot.name, slot.handle.standing().facts())).collect();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(Some(stood)) = exporters_file::write(&self.own, &all, &said) {
+            *said = stood;
+        }
     }
 
     fn adopt_dead(&self) -> Vec<String> {

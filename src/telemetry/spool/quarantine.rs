@@ -7,9 +7,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::disk::{Disk, read};
 use super::folder::Folder;
+use crate::telemetry::record::{Kind, Level, Source, Stored};
 
 /// Files that are kept; what comes after is only counted.
 pub const FILES_MAX: usize = 256;
@@ -43,6 +48,71 @@ pub fn keep(folder: &Folder, name: &str, bytes: &[u8]) -> io::Result<bool> {
     file.sync_data()?;
     disk.sync_dir(&dir)?;
     Ok(true)
+}
+
+/// What a poison record's file begins with: one line of JSON, with the record's payload behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// The slot whose destination refused it.
+    pub slot: String,
+    /// What the destination said.
+    pub why: String,
+    /// Its position.
+    pub seq: u64,
+    /// Its boot.
+    pub boot: Uuid,
+    /// What it is: a [`Kind`]'s number.
+    pub kind: u8,
+    /// Its level.
+    pub level: Level,
+    /// Who spoke.
+    pub source: Source,
+}
+
+/// A file of the quarantine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kept {
+    /// A record that a destination refused.
+    Record(Label, Stored),
+    /// Bytes of which nothing is known.
+    Bytes(Vec<u8>),
+}
+
+impl Kept {
+    /// What `bytes` of a file are.
+    pub fn read(bytes: Vec<u8>) -> Kept {
+        let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let label: Option<Label> = serde_json::from_slice(line).ok();
+        match label.and_then(|label| Some((Kind::from_u8(label.kind)?, label))) {
+            None => Kept::Bytes(bytes),
+            Some((kind, label)) => {
+                let payload = bytes.get(line.len() + 1..).unwrap_or_default().to_vec();
+                let source = Arc::new(label.source.clone());
+                let stored = Stored { seq: label.seq, kind, level: label.level, source, boot: label.boot, payload };
+                Kept::Record(label, stored)
+            }
+        }
+    }
+}
+
+/// Keeps a record that the destination of `slot` refused; false where there is no room.
+///
+/// # Errors
+/// As the disk tells.
+pub fn keep_poison(folder: &Folder, slot: &str, record: &Stored, why: &str) -> io::Result<bool> {
+    let label = Label {
+        slot: slot.to_owned(),
+        why: why.to_owned(),
+        seq: record.seq,
+        boot: record.boot,
+        kind: record.kind as u8,
+        level: record.level,
+        source: (*record.source).clone(),
+    };
+    let mut bytes = serde_json::to_vec(&label)?;
+    bytes.push(b'\n');
+    bytes.extend_from_slice(&record.payload);
+    keep(folder, &format!("poison.{slot}.{}", record.seq), &bytes)
 }
 
 /// Keeps a damaged stretch of a segment.

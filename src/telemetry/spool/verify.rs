@@ -17,6 +17,7 @@ use super::disk::Disk;
 use super::folder::{boots, find_end};
 use super::ledger::{self, Appended, Ledger, SlotTotals};
 use super::segment::Piece;
+use super::settled::Settled;
 use super::walk::walk;
 use crate::telemetry::record::{Kind, Source};
 
@@ -66,6 +67,9 @@ pub fn verify(disk: &dyn Disk, root: &Path) -> Result<Vec<Line>, SpoolError> {
             lines.extend(Boot::read(disk, &root.join(boot.hyphenated().to_string()), boot)?.lines());
         }
     }
+    let settled =
+        Settled::load(disk, root).map_err(|source| SpoolError::io("read what was settled in", root, source))?;
+    lines.iter_mut().for_each(|line| settled.apply(line));
     Ok(lines)
 }
 

@@ -155,7 +155,8 @@ impl Small {
             |path: &Path| Command::new("mount").args(["-t", "tmpfs", "-o", "size=48m", "tmpfs"]).arg(path).output();
         let mounted = mount(&path).is_ok_and(|said| said.status.success());
         let (true, Some((uid, gid))) = (mounted, cluster.user()) else {
-            println!("delivery: a full disk is not shown: no small file system can be mounted here");
+            let line = "delivery: a full disk is not shown: no small file system can be mounted here\n";
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes());
             return None;
         };
         let space = path.join("space");

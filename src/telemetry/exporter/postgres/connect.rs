@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
@@ -13,7 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
 
 /// A Postgres database: from `postgres://user:password@host:port/name?sslmode=...`.
 #[derive(Clone)]
-pub struct Address(PgConnectOptions);
+pub struct Address(Arc<PgConnectOptions>);
 
 /// A text that is no address; it is not shown, because it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,13 +46,13 @@ impl Address {
             .extra_float_digits(None)
             .statement_cache_capacity(0)
             .disable_statement_logging();
-        Ok(Address(options))
+        Ok(Address(Arc::new(options)))
     }
 
     /// What the driver needs, for a reader's pool.
     #[cfg(feature = "full")]
     pub(crate) fn options(&self) -> PgConnectOptions {
-        self.0.clone()
+        PgConnectOptions::clone(&self.0)
     }
 
     /// Connects; the caller sets the deadline.

@@ -11,9 +11,9 @@ use crate::telemetry::exporter::ExportError;
 
 /// The rows have no partition to go to: the housekeeping can make it.
 pub(super) fn is_without_partition(error: &sqlx::Error) -> bool {
-    // The same code as a CHECK's, but no constraint is named.
+    // The code is a CHECK's, and a trigger may use it, too.
     let postgres = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    postgres.is_some_and(|error| error.code() == "23514" && error.constraint().is_none())
+    postgres.is_some_and(|error| error.code() == "23514" && error.routine() == Some("ExecFindPartition"))
 }
 
 /// The error of work at `address`.
