@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use dogwatch::store::sqlite::{SqliteStore, TimeSource};
+use dogwatch::store::postgres::PostgresStore;
+use dogwatch::store::sqlite::TimeSource;
 use dogwatch::store::{LogQuery, Store as _};
 use dogwatch::telemetry::exporter::postgres::Address;
 
@@ -80,12 +81,9 @@ fn writers_and_readers_share_one_connection_of_a_pooler() {
     let database = migrated(&cluster);
     let url = database.url_at(ADMIN, pooler.port);
     let mut scene = Scene::at(&database, &url);
-    let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let store = runtime.block_on(async {
-        let store = SqliteStore::open(folder.path(), TimeSource::Database).await.unwrap();
-        store.with_logs_in(&Address::parse(&url).unwrap())
-    });
+    let store =
+        runtime.block_on(async { PostgresStore::new(&Address::parse(&url).unwrap(), TimeSource::Database) });
     for _ in 0..20 {
         scene.send(200);
         let query = LogQuery { grep: Some("record 1".into()), limit: 50, ..LogQuery::default() };

@@ -3,7 +3,8 @@
 
 use dogwatch::clock::{self, Time};
 use dogwatch::fleet::ids::{TaskId, WorkerId};
-use dogwatch::store::sqlite::{SqliteStore, TimeSource};
+use dogwatch::store::postgres::PostgresStore;
+use dogwatch::store::sqlite::TimeSource;
 use dogwatch::store::{LogQuery, LogRow, Store, StoreError};
 use dogwatch::telemetry::exporter::postgres::Address;
 
@@ -12,19 +13,15 @@ use crate::postgres_rig::{Cluster, Database, until};
 
 struct Reader {
     runtime: tokio::runtime::Runtime,
-    store: SqliteStore,
-    _folder: tempfile::TempDir,
+    store: PostgresStore,
 }
 
 impl Reader {
     fn of(database: &Database) -> Reader {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let store = runtime.block_on(async {
-            let store = SqliteStore::open(folder.path(), TimeSource::Database).await.unwrap();
-            store.with_logs_in(&Address::parse(&database.url()).unwrap())
-        });
-        Reader { runtime, store, _folder: folder }
+        let address = Address::parse(&database.url()).unwrap();
+        let store = runtime.block_on(async { PostgresStore::new(&address, TimeSource::Database) });
+        Reader { runtime, store }
     }
 
     fn rows(&self, query: LogQuery) -> Vec<LogRow> {
