@@ -1,3 +1,5 @@
+//! What values mean, and what every name of the field sets.
+
 use super::*;
 
 fn config(profile: Profile, flags: &[(&'static str, &str)]) -> Result<Config, BadInput> {
@@ -32,84 +34,76 @@ fn the_hash_changes_with_the_policy_and_not_with_a_secret() {
     assert_ne!(hash(&[]), hash(&[("MAX_ACTIVE_GPUS", "3")]));
 }
 
+/// What a setting came to, in words.
+type Effect = fn(&Config) -> String;
+
+/// Name in the environment, value, the setting it is for, and what that comes to.
+const NAMES: &[(&str, &str, &str, Effect, &str)] = &[
+    ("ORCHESTRATOR_POLL_SEC", "12", "ORCHESTRATOR_POLL_SEC", |c| l(c).cycle_ms.to_string(), "12000"),
+    ("MIN_ACTIVE_GPUS", "2", "MIN_ACTIVE_GPUS", |c| c.policy.min_workers.to_string(), "2"),
+    ("MAX_ACTIVE_GPUS", "7", "MAX_ACTIVE_GPUS", |c| c.policy.max_workers.to_string(), "7"),
+    ("MACHINES_TO_KEEP_IDLE", "1", "MACHINES_TO_KEEP_IDLE", |c| c.policy.idle_buffer.to_string(), "1"),
+    ("MAX_WORKER_FAILURE_RATE", "0.5", "MAX_WORKER_FAILURE_RATE", |c| c.policy.failure_rate_max.to_string(), "0.5"),
+    (
+        "FAILURE_WINDOW_MINUTES",
+        "9",
+        "FAILURE_WINDOW_MINUTES",
+        |c| c.policy.failure_window_seconds.to_string(),
+        "540",
+    ),
+    (
+        "MIN_WORKERS_FOR_RATE_CHECK",
+        "3",
+        "MIN_WORKERS_FOR_RATE_CHECK",
+        |c| c.policy.failure_rate_min_workers.to_string(),
+        "3",
+    ),
+    (
+        "GPU_IDLE_TIMEOUT_SEC",
+        "77",
+        "DOGWATCH_HEARTBEAT_LIMIT_SECONDS",
+        |c| format!("{} {}", c.policy.heartbeat_timeout_seconds, c.policy.idle_timeout_seconds),
+        "77 77",
+    ),
+    (
+        "GPU_OVERCAPACITY_IDLE_TIMEOUT_SEC",
+        "8",
+        "GPU_OVERCAPACITY_IDLE_TIMEOUT_SEC",
+        |c| l(c).overcapacity_idle_timeout_seconds.to_string(),
+        "8",
+    ),
+    ("SPAWNING_TIMEOUT_SEC", "61", "SPAWNING_TIMEOUT_SEC", |c| l(c).spawning_timeout_seconds.to_string(), "61"),
+    (
+        "SCRIPT_RUNNING_TIMEOUT_SEC",
+        "62",
+        "STARTUP_GRACE_PERIOD_SEC",
+        |c| l(c).startup_timeout_seconds.to_string(),
+        "62",
+    ),
+    (
+        "STARTUP_GRACE_PERIOD_SEC",
+        "63",
+        "STARTUP_GRACE_PERIOD_SEC",
+        |c| l(c).startup_timeout_seconds.to_string(),
+        "63",
+    ),
+    ("TASK_STUCK_TIMEOUT_SEC", "64", "TASK_STUCK_TIMEOUT_SEC", |c| l(c).progress_timeout_seconds.to_string(), "64"),
+    ("RUNPOD_GPU_TYPE", "NVIDIA A40", "RUNPOD_GPU_TYPE", |c| l(c).cells[0].name().unwrap(), "A40"),
+    ("RUNPOD_TEMPLATE_ID", "t7", "RUNPOD_TEMPLATE_ID", |c| l(c).cells[0].cell.clone().unwrap().image, "t7"),
+    ("RUNPOD_CONTAINER_DISK_GB", "50", "RUNPOD_CONTAINER_DISK_GB", |c| t(c, "RUNPOD_CONTAINER_DISK_GB"), "50"),
+    ("RUNPOD_STORAGE_NAME", "vol", "RUNPOD_STORAGE_NAME", |c| t(c, "RUNPOD_STORAGE_NAME"), "vol"),
+    ("RUNPOD_VOLUME_MOUNT_PATH", "/v", "RUNPOD_VOLUME_MOUNT_PATH", |c| t(c, "RUNPOD_VOLUME_MOUNT_PATH"), "/v"),
+    ("RUNPOD_API_KEY", "k", "RUNPOD_API_KEY", |c| t(c, "RUNPOD_API_KEY"), "k"),
+    ("DATABASE_URL", "postgres://h/x", "DATABASE_URL", |c| t(c, "DATABASE_URL"), "postgres://h/x"),
+    ("ORCHESTRATOR_INSTANCE_ID", "o-1", "ORCHESTRATOR_INSTANCE_ID", |c| c.instance.clone(), "o-1"),
+    ("LOG_LEVEL", "debug", "LOG_LEVEL", |c| format!("{:?}", c.recorder.level), "Debug"),
+    ("LOG_FORMAT", "json", "LOG_FORMAT", |c| t(c, "LOG_FORMAT"), "json"),
+];
+
 /// Every name of the field: what it sets, and that its source is told.
 #[test]
 fn every_name_that_operators_set_has_an_effect_and_a_source() {
-    type Effect = fn(&Config) -> String;
-    let table: &[(&str, &str, &str, Effect, &str)] = &[
-        ("ORCHESTRATOR_POLL_SEC", "12", "ORCHESTRATOR_POLL_SEC", |c| l(c).cycle_ms.to_string(), "12000"),
-        ("MIN_ACTIVE_GPUS", "2", "MIN_ACTIVE_GPUS", |c| c.policy.min_workers.to_string(), "2"),
-        ("MAX_ACTIVE_GPUS", "7", "MAX_ACTIVE_GPUS", |c| c.policy.max_workers.to_string(), "7"),
-        ("MACHINES_TO_KEEP_IDLE", "1", "MACHINES_TO_KEEP_IDLE", |c| c.policy.idle_buffer.to_string(), "1"),
-        (
-            "MAX_WORKER_FAILURE_RATE",
-            "0.5",
-            "MAX_WORKER_FAILURE_RATE",
-            |c| c.policy.failure_rate_max.to_string(),
-            "0.5",
-        ),
-        (
-            "FAILURE_WINDOW_MINUTES",
-            "9",
-            "FAILURE_WINDOW_MINUTES",
-            |c| c.policy.failure_window_seconds.to_string(),
-            "540",
-        ),
-        (
-            "MIN_WORKERS_FOR_RATE_CHECK",
-            "3",
-            "MIN_WORKERS_FOR_RATE_CHECK",
-            |c| c.policy.failure_rate_min_workers.to_string(),
-            "3",
-        ),
-        (
-            "GPU_IDLE_TIMEOUT_SEC",
-            "77",
-            "DOGWATCH_HEARTBEAT_LIMIT_SECONDS",
-            |c| format!("{} {}", c.policy.heartbeat_timeout_seconds, c.policy.idle_timeout_seconds),
-            "77 77",
-        ),
-        (
-            "GPU_OVERCAPACITY_IDLE_TIMEOUT_SEC",
-            "8",
-            "GPU_OVERCAPACITY_IDLE_TIMEOUT_SEC",
-            |c| l(c).overcapacity_idle_timeout_seconds.to_string(),
-            "8",
-        ),
-        ("SPAWNING_TIMEOUT_SEC", "61", "SPAWNING_TIMEOUT_SEC", |c| l(c).spawning_timeout_seconds.to_string(), "61"),
-        (
-            "SCRIPT_RUNNING_TIMEOUT_SEC",
-            "62",
-            "STARTUP_GRACE_PERIOD_SEC",
-            |c| l(c).startup_timeout_seconds.to_string(),
-            "62",
-        ),
-        (
-            "STARTUP_GRACE_PERIOD_SEC",
-            "63",
-            "STARTUP_GRACE_PERIOD_SEC",
-            |c| l(c).startup_timeout_seconds.to_string(),
-            "63",
-        ),
-        (
-            "TASK_STUCK_TIMEOUT_SEC",
-            "64",
-            "TASK_STUCK_TIMEOUT_SEC",
-            |c| l(c).progress_timeout_seconds.to_string(),
-            "64",
-        ),
-        ("RUNPOD_GPU_TYPE", "NVIDIA A40", "RUNPOD_GPU_TYPE", |c| l(c).cells[0].name().unwrap(), "A40"),
-        ("RUNPOD_TEMPLATE_ID", "t7", "RUNPOD_TEMPLATE_ID", |c| l(c).cells[0].cell.clone().unwrap().image, "t7"),
-        ("RUNPOD_CONTAINER_DISK_GB", "50", "RUNPOD_CONTAINER_DISK_GB", |c| t(c, "RUNPOD_CONTAINER_DISK_GB"), "50"),
-        ("RUNPOD_STORAGE_NAME", "vol", "RUNPOD_STORAGE_NAME", |c| t(c, "RUNPOD_STORAGE_NAME"), "vol"),
-        ("RUNPOD_VOLUME_MOUNT_PATH", "/v", "RUNPOD_VOLUME_MOUNT_PATH", |c| t(c, "RUNPOD_VOLUME_MOUNT_PATH"), "/v"),
-        ("RUNPOD_API_KEY", "k", "RUNPOD_API_KEY", |c| t(c, "RUNPOD_API_KEY"), "k"),
-        ("DATABASE_URL", "postgres://h/x", "DATABASE_URL", |c| t(c, "DATABASE_URL"), "postgres://h/x"),
-        ("ORCHESTRATOR_INSTANCE_ID", "o-1", "ORCHESTRATOR_INSTANCE_ID", |c| c.instance.clone(), "o-1"),
-        ("LOG_LEVEL", "debug", "LOG_LEVEL", |c| format!("{:?}", c.recorder.level), "Debug"),
-        ("LOG_FORMAT", "json", "LOG_FORMAT", |c| t(c, "LOG_FORMAT"), "json"),
-    ];
-    for (name, value, setting, effect, expected) in table {
+    for (name, value, setting, effect, expected) in NAMES {
         let lookup = |asked: &str| (asked == *name).then(|| (*value).to_owned());
         let flags = [("DOGWATCH_DATA_DIR", "/data".to_owned())];
         let values = Values::read(&flags, &lookup, None).unwrap();

@@ -1,4 +1,7 @@
+//! A stored decision, explained, and taken again under other numbers.
+
 use expect_test::expect;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::*;
@@ -100,5 +103,3 @@ fn another_policy_is_compared_with_what_was_decided() {
     let wrong = overlay(r#"{"max_worker": 3}"#);
     assert!(what_if::what_if(&rows, Some(&wrong)).unwrap_err().to_string().contains("max_worker"));
 }
-
-use serde_json::{Map, Value};

@@ -1,3 +1,5 @@
+//! Which pods go, which stay, and when a human is called.
+
 use super::*;
 use crate::fleet::snapshot::Snapshot;
 
