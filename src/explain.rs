@@ -5,3 +5,5 @@
 
 pub mod doctor;
 pub mod replay;
+pub mod what_if;
+pub mod why;

@@ -1,9 +1,15 @@
 //! The words of the command line.
 
+mod orders;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(super) use orders::{
+    AddOverride, ExpireOverride, ListOverrides, OverrideArgs, OverrideCommand, PauseArgs, ResumeArgs, WorkersAction,
+};
 
 /// What a stranger types first.
 const FIRST_STEPS: &str = "First steps:
@@ -52,8 +58,18 @@ pub(super) enum Command {
     Submit(SubmitArgs),
     /// Shows tasks.
     Tasks(TasksArgs),
-    /// Shows workers.
+    /// Shows workers, or orders some.
     Workers(WorkersArgs),
+    /// Explains a decision: verdict, queue, sum, every gate, what would have been.
+    Why(WhyArgs),
+    /// When workers will be asked for, if nothing else changes.
+    Eta(EtaArgs),
+    /// Orders that overrule a gate for a while.
+    Override(OverrideArgs),
+    /// Holds the fleet, a pool or a task.
+    Pause(PauseArgs),
+    /// Lets the fleet, a pool or a task go on.
+    Resume(ResumeArgs),
     /// Says in one sentence how things are, and what to do next.
     Status(StatusArgs),
     /// Shows rows of system_logs.
@@ -232,12 +248,42 @@ pub(super) struct TasksArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct WorkersArgs {
+    #[command(subcommand)]
+    pub action: Option<WorkersAction>,
     /// At most this many, the newest.
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub limit: usize,
     #[command(flatten)]
     pub range: Range,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Which decision.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct DecisionArgs {
+    /// That of this cycle; default: the newest.
+    #[arg(long, value_name = "N")]
+    pub cycle: Option<i64>,
+    /// The one in force then: a duration back from now or an RFC 3339 time.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    pub which: DecisionArgs,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EtaArgs {
+    #[command(flatten)]
+    pub which: DecisionArgs,
     #[command(flatten)]
     pub output: Output,
 }
@@ -315,8 +361,21 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     pub output: Output,
     /// Snapshot files.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Write the files' fleets into the data folder, which must hold no live one, so that every other
+    /// command can be asked about them.
+    #[arg(long, requires = "files")]
+    pub load: bool,
+    /// Take the stored decisions from then on again: a duration back from now or an RFC 3339 time.
+    #[arg(long, value_name = "TIME", conflicts_with = "files")]
+    pub from: Option<String>,
+    /// Up to then.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+    /// JSON object of policy keys that are laid over those of the stored decisions.
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub policy: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

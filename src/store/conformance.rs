@@ -17,6 +17,7 @@ use super::{
     WorkerEnd,
 };
 use crate::clock::{self, Time};
+use crate::fleet::cell::Offer;
 use crate::fleet::decision::{Action, Capacity, Decision, DecisionLive};
 use crate::fleet::ids::{BootId, PodId, TaskId, WorkerId};
 use crate::fleet::outcome::Outcome;
@@ -30,6 +31,7 @@ pub(super) mod attempts;
 pub(super) mod concurrency;
 pub(super) mod cycles;
 pub(super) mod demand;
+pub(super) mod orders;
 pub(super) mod watched;
 pub(super) mod workers;
 
@@ -119,6 +121,14 @@ macro_rules! conformance {
                 ends_of_tasks_are_counted_by_when_they_ended,
                 the_watch_sees_what_a_cycle_sees,
             }
+            orders {
+                an_order_holds_until_its_end_or_somebodys,
+                a_pool_takes_its_own_tasks,
+                a_task_that_waits_too_long_is_set_aside_until_it_is_let_go,
+                a_task_that_kills_is_known_and_set_aside,
+                money_spent_today_is_counted,
+                decisions_are_read_by_time_and_cycle,
+            }
             concurrency {
                 sixteen_clients_never_pass_the_user_limit,
                 two_orchestrators_never_hold_the_same_term,
@@ -172,6 +182,7 @@ impl Rig {
             worker: worker.clone(),
             pool: "default".into(),
             token_sha256: token_digest(&token(name)),
+            offer: Offer::default(),
         };
         self.commit(&[spawn]).await;
         worker
@@ -337,7 +348,12 @@ pub(super) fn new_task(number: u128, user: &str) -> NewTask {
 
 /// A cycle that decided to spawn one worker.
 pub(super) fn cycle_record(now: Time, cycle: i64) -> CycleRecord {
-    let spawn = Action::Spawn { worker: WorkerId("gpu-20251016_173531-00000001".into()), pool: "default".into() };
+    let spawn = Action::Spawn {
+        worker: WorkerId("gpu-20251016_173531-00000001".into()),
+        pool: "default".into(),
+        cell: None,
+        usd_per_hour: None,
+    };
     CycleRecord {
         boot_id: BootId(Uuid::from_u128(1)),
         cycle,
@@ -358,7 +374,12 @@ pub(super) fn cycle_record(now: Time, cycle: i64) -> CycleRecord {
             spawn: 1,
             terminate: Vec::new(),
             gates: Vec::new(),
-            live: Some(DecisionLive { actions: vec![spawn], wanted: 1, sentence: "spawns one".into() }),
+            live: Some(DecisionLive {
+                actions: vec![spawn],
+                wanted: 1,
+                sentence: "spawns one".into(),
+                pools: Vec::new(),
+            }),
         },
     }
 }
