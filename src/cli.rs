@@ -16,6 +16,7 @@ mod open;
 mod render;
 mod replay;
 mod ship;
+mod simulate;
 mod snapshot;
 mod spool;
 mod status;
@@ -100,6 +101,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Alerts(args) => alerts::main(&args, flags),
         Command::Snapshot(args) => block_on(snapshot::main(args, flags)),
         Command::Replay(args) => Ok(replay::main(&args)),
+        Command::Simulate(args) => simulate::main(&args),
         Command::Spool(args) => spool::main(&args, flags),
         Command::Migrate(args) => block_on(migrate::main(args, flags)),
         Command::Healthcheck(args) => block_on(healthcheck::main(args, flags)),

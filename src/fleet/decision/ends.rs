@@ -90,7 +90,10 @@ impl Judge<'_> {
         }
         let grace = Duration::from_secs(NOT_LISTED_GRACE_SECONDS);
         let known = live.pod_id.is_some();
-        let limit = if known { grace } else { grace.max(seconds(self.question.policy_live.ambiguous_seconds)) };
+        // What was made lately may be listed late; what has spoken was listed before.
+        let is_settled = known && is_heard(worker);
+        let limit =
+            if is_settled { grace } else { grace.max(seconds(self.question.policy_live.ambiguous_seconds)) };
         let last_sign = worker.last_heartbeat_at.max(Some(live.state_since)).unwrap_or(live.state_since);
         let silent = clock::age(self.question.now, last_sign);
         if silent < limit.saturating_add(listing_age) {

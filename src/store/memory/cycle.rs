@@ -14,7 +14,7 @@ use crate::store::{
 };
 
 /// Most decision rows that are kept.
-const DECISIONS_ROWS_MAX: usize = 10_000;
+pub(super) const DECISIONS_ROWS_MAX: usize = 10_000;
 
 impl State {
     // --- leadership ---
@@ -129,7 +129,7 @@ impl State {
             decision: record.decision.clone(),
             results: vec![None; actions],
         });
-        if self.decisions.len() > DECISIONS_ROWS_MAX {
+        if self.decisions.len() > self.decisions_kept {
             self.decisions.pop_front();
         }
         id
