@@ -9,10 +9,12 @@ mod alerts;
 mod args;
 mod demo;
 mod healthcheck;
+mod import_logs;
 mod logs;
 mod migrate;
 mod node;
 mod open;
+mod orders;
 mod render;
 mod replay;
 mod ship;
@@ -25,6 +27,7 @@ mod tasks;
 mod up;
 mod watch;
 mod when;
+mod why;
 mod workers;
 
 use std::future::Future;
@@ -33,7 +36,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{Cli, Command};
+use self::args::{Cli, Command, WorkersArgs};
 use crate::error::{BadInput, Exit, Unavailable};
 
 /// The hidden command that starts an agent's programs.
@@ -95,12 +98,18 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Ship(args) => ship::main(&args, flags),
         Command::Submit(args) => block_on(submit::main(args, flags)),
         Command::Tasks(args) => block_on(tasks::main(args, flags)),
+        Command::Workers(WorkersArgs { action: Some(action), .. }) => block_on(orders::workers(action, flags)),
         Command::Workers(args) => block_on(workers::main(args, flags)),
+        Command::Why(args) => block_on(why::main(args, flags)),
+        Command::Eta(args) => block_on(why::eta(args, flags)),
+        Command::Override(args) => block_on(orders::overrides(args, flags)),
+        Command::Pause(args) => block_on(orders::pause(args, flags)),
+        Command::Resume(args) => block_on(orders::resume(args, flags)),
         Command::Status(args) => block_on(status::main(args, flags)),
         Command::Logs(args) => block_on(logs::main(args, flags)),
         Command::Alerts(args) => alerts::main(&args, flags),
         Command::Snapshot(args) => block_on(snapshot::main(args, flags)),
-        Command::Replay(args) => Ok(replay::main(&args)),
+        Command::Replay(args) => replay::main(args, flags),
         Command::Simulate(args) => simulate::main(&args),
         Command::Spool(args) => spool::main(&args, flags),
         Command::Migrate(args) => block_on(migrate::main(args, flags)),

@@ -6,6 +6,7 @@
 //! After [`Config::load`] no Option is left whose absence somebody else would have to interpret.
 
 mod load;
+mod pools;
 pub mod settings;
 pub mod values;
 

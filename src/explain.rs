@@ -4,3 +4,5 @@
 //! from a file, by the very functions that the orchestrator and the watch run.
 
 pub mod replay;
+pub mod what_if;
+pub mod why;

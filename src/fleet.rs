@@ -6,14 +6,19 @@
 //! implementation of a rule that stands here.
 
 pub mod breaker;
+pub mod cell;
 pub mod decision;
 pub mod demand;
 pub mod findings;
 pub mod gates;
 pub mod health;
 pub mod ids;
+pub mod order;
 pub mod outcome;
 pub mod policy;
+pub mod pool;
+pub mod reaper;
+pub mod refusal;
 pub mod scaling;
 pub mod snapshot;
 pub mod state;

@@ -14,6 +14,7 @@ mod executor;
 mod farewell;
 mod gauges;
 mod lease;
+mod memory;
 mod observer;
 mod reconciler;
 mod token;
@@ -37,6 +38,7 @@ use crate::error;
 use crate::fleet::decision::{Decision, decide};
 use crate::fleet::ids::{PodId, WorkerId};
 use crate::fleet::policy::{Policy, PolicyLive};
+use crate::fleet::pool;
 use crate::fleet::snapshot::Snapshot;
 use crate::provider::{Provider, ProviderError};
 use crate::store::{CycleRecord, Process, Store, StoreError};
@@ -124,6 +126,7 @@ pub struct Orchestrator {
     cycle_at: Duration,
     failures: u32,
     registered: bool,
+    pools_said: bool,
 }
 
 impl Orchestrator {
@@ -145,7 +148,17 @@ impl Orchestrator {
         let now = timer.monotonic();
         let observer = Observer::new(now);
         let scene = Scene { store, provider, config, timer };
-        Orchestrator { scene, lease, observer, decide, cycle: 0, cycle_at: now, failures: 0, registered: false }
+        Orchestrator {
+            scene,
+            lease,
+            observer,
+            decide,
+            cycle: 0,
+            cycle_at: now,
+            failures: 0,
+            registered: false,
+            pools_said: false,
+        }
     }
 
     /// Cycles until the stop, then says good-bye.
@@ -207,12 +220,14 @@ impl Orchestrator {
         if held.is_some() {
             let touched = self.scene.store.touch(self.gap()).await;
             touched.map_err(|source| self.database("say that writes arrive", source))?;
+            self.say_pools().await.map_err(|source| self.database("say which pool takes what", source))?;
         }
         let turn = Turn { cycle: self.cycle, term: held.as_ref().map(|lease| lease.term), now };
         let observe = self.observer.observe(&self.scene, turn);
         let snapshot = observe.instrument(tracing::info_span!("observe")).await?;
         let decision = tracing::info_span!("decide")
             .in_scope(|| (self.decide)(&snapshot, &self.scene.config.policy, snapshot.as_of));
+        self.observer.decided(decision.desired, self.stabilisation(), snapshot.as_of);
         gauges::set(&snapshot, &decision, held.is_some());
         let leads = held.is_some();
         let acted = match held {
@@ -282,6 +297,15 @@ impl Orchestrator {
         self.scene.store.process_seen(self.scene.config.process.boot_id).await
     }
 
+    /// Tells the database once which pool takes which tasks.
+    async fn say_pools(&mut self) -> Result<(), StoreError> {
+        if !self.pools_said {
+            self.scene.store.set_pools(&pool::tasks_of(&self.scene.config.policy)).await?;
+            self.pools_said = true;
+        }
+        Ok(())
+    }
+
     fn database(&self, doing: &'static str, source: StoreError) -> CycleError {
         CycleError::Database { doing, age_seconds: self.observer.age_seconds(self.scene.timer.monotonic()), source }
     }
@@ -290,6 +314,12 @@ impl Orchestrator {
         let live =
             self.scene.config.policy.live.as_ref().map_or(PolicyLive::default().cycle_ms, |live| live.cycle_ms);
         Duration::from_millis(live)
+    }
+
+    /// Fewer workers are wanted only once nobody has wanted more for this long.
+    fn stabilisation(&self) -> Duration {
+        let live = self.scene.config.policy.live.clone().unwrap_or_default();
+        Duration::from_secs(live.overcapacity_idle_timeout_seconds)
     }
 
     fn gap(&self) -> Duration {

@@ -9,7 +9,9 @@ pub mod local;
 use async_trait::async_trait;
 
 use crate::clock::Time;
+use crate::fleet::cell::Cell;
 use crate::fleet::ids::{PodId, WorkerId};
+use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::PodStatus;
 
 /// What a worker needs to come to life.
@@ -21,6 +23,8 @@ pub struct PodRequest {
     pub name: String,
     /// The pool whose machine is asked for.
     pub pool: String,
+    /// The kind of machine, the place and the image; null where the fleet names none.
+    pub cell: Option<Cell>,
     /// The worker's own narrow token; never a service key.
     pub token: WorkerToken,
 }
@@ -76,6 +80,26 @@ pub enum ProviderError {
     /// It cannot be asked just now; nothing was done.
     #[error("not reachable: {0}")]
     Unreachable(String),
+    /// It was asked too often; nothing was done.
+    #[error("asked too often: {0}")]
+    Throttled(String),
+    /// The account is empty; nothing was done.
+    #[error("the account is empty: {0}")]
+    Balance(String),
+}
+
+impl ProviderError {
+    /// Why it refused; none where it is not known whether it did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            ProviderError::Capacity(_) => Some(Refusal::Capacity),
+            ProviderError::Refused(_) => Some(Refusal::Request),
+            ProviderError::Unreachable(_) => Some(Refusal::Unreachable),
+            ProviderError::Throttled(_) => Some(Refusal::Throttled),
+            ProviderError::Balance(_) => Some(Refusal::Balance),
+            ProviderError::Ambiguous(_) => None,
+        }
+    }
 }
 
 /// Who makes, lists and ends pods.
@@ -91,6 +115,10 @@ pub trait Provider: Send + Sync {
     async fn drain(&self, pod: &PodId) -> Result<(), ProviderError>;
     /// Ends a pod. Idempotent; a pod that is not there has ended.
     async fn terminate(&self, pod: &PodId) -> Result<(), ProviderError>;
+    /// What the account holds, dollars; None where the provider knows of no account.
+    async fn balance(&self) -> Result<Option<f64>, ProviderError> {
+        Ok(None)
+    }
     /// The pod's last lines, to be kept before it is ended; empty where there are none.
     async fn last_lines(&self, pod: &PodId) -> Result<Vec<String>, ProviderError>;
 }

@@ -14,14 +14,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use crate::catalogue;
 use crate::clock::Time;
+use crate::fleet::cell::Offer;
 use crate::fleet::decision::Decision;
 use crate::fleet::ids::{BootId, PodId, TaskId, Term, WorkerId};
+use crate::fleet::order::{NewOrder, Order, OrderId};
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::PolicyLive;
+use crate::fleet::pool::PoolTasks;
+use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::{Demand, Pause, Record, Snapshot, Worker};
 use crate::fleet::state::WorkerState;
-use crate::fleet::task::{Bucket, NewTask, Task};
+use crate::fleet::task::{Bucket, NewTask, Task, TaskStatus};
 use crate::rpc;
 use async_trait::async_trait;
 
@@ -38,8 +43,9 @@ mod task_rules;
 mod worker_row;
 
 pub use self::rows::{
-    ActionResult, DEMAND_USERS_MAX, DecisionId, DecisionRow, LogQuery, LogRow, OBSERVED_WORKERS_MAX,
-    PROCESSES_ROWS_MAX, Process, READ_ROWS_MAX, REFUSALS_ROWS_MAX, SourceNewest, TaskFilter, UserTotals, WorkerRow,
+    ActionResult, AuditRow, DEMAND_USERS_MAX, DecisionId, DecisionQuery, DecisionRow, Import, LogQuery, LogRow,
+    OBSERVED_WORKERS_MAX, OrderRow, PROCESSES_ROWS_MAX, Process, READ_ROWS_MAX, REFUSALS_ROWS_MAX, SourceNewest,
+    TaskFilter, UserTotals, WorkerRow,
 };
 
 /// What a store can answer beside what was asked for; variants are what callers do differently.
@@ -163,6 +169,10 @@ pub struct FleetRead {
     pub writes_since: Time,
     /// An operator's pause in force.
     pub pause: Option<Pause>,
+    /// What humans ordered and is in force, oldest first.
+    pub orders: Vec<Order>,
+    /// What workers that ended in this UTC day have cost in it, dollars; null where none had a price.
+    pub ended_today_usd: Option<f64>,
 }
 
 /// What is written down before the provider is asked (I7), in the decision's own transaction.
@@ -176,6 +186,8 @@ pub enum Intent {
         pool: String,
         /// SHA-256 of the token that its agent will carry.
         token_sha256: [u8; 32],
+        /// The cell it is asked for in, and what that costs.
+        offer: Offer,
     },
     /// The worker is to leave: state `draining` or `terminating`.
     Leave {
@@ -188,7 +200,16 @@ pub enum Intent {
         /// Why.
         reason: String,
     },
+    /// Queued tasks older than this are set aside as too old, oldest first, a bounded number at a
+    /// time. A task that an operator let go is as old as that is ago.
+    HoldOld {
+        /// How old.
+        older_than: Duration,
+    },
 }
+
+/// Tasks that one [`Intent::HoldOld`] sets aside at most.
+pub const HOLD_OLD_MAX: usize = 1_000;
 
 /// One cycle for the record.
 #[derive(Debug, Clone, PartialEq)]
@@ -219,6 +240,8 @@ pub enum SpawnAnswer {
         outcome: Outcome,
         /// The provider's words.
         reason: String,
+        /// Why, in our words.
+        refusal: Option<Refusal>,
     },
     /// Nobody knows: there may be one.
     Ambiguous {
@@ -321,7 +344,8 @@ pub trait Store: WorkerDoor {
     /// The provider shows the worker's pod in this state (`Provisioning` or `Starting`).
     async fn pod_state(&self, lease: &Lease, worker: &WorkerId, state: WorkerState) -> Result<()>;
     /// Ends a worker and queues its tasks again (those with no attempts left fail), in one
-    /// transaction. Returns those tasks. An ended worker stays as it is.
+    /// transaction. Returns those tasks. An ended worker stays as it is. Tasks of a worker that ended
+    /// as a poison task are set aside as poisoned.
     async fn end_worker(&self, lease: &Lease, worker: &WorkerId, end: &WorkerEnd) -> Result<Vec<TaskId>>;
 
     // --- reading back ---
@@ -342,6 +366,37 @@ pub trait Store: WorkerDoor {
     async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()>;
     /// Lets spawning go on.
     async fn resume(&self, actor: &str, reason: &str) -> Result<()>;
+    /// Gives an order, audited. [`StoreError::BadRow`] where it is against the rules of orders.
+    async fn order(&self, order: &NewOrder) -> Result<Order> {
+        Err(keeps_no("orders", order))
+    }
+    /// Ends an order before its time, audited. False: there is none in force of that number.
+    async fn end_order(&self, order: OrderId, actor: &str, reason: &str) -> Result<bool> {
+        Err(keeps_no("orders", &(order, actor, reason)))
+    }
+    /// Orders, newest first, at most `limit` (0 = [`READ_ROWS_MAX`]).
+    async fn orders(&self, _limit: usize) -> Result<Vec<OrderRow>> {
+        Ok(Vec::new())
+    }
+    /// What humans ordered in any way, newest first, at most `limit` (0 = [`READ_ROWS_MAX`]).
+    async fn audit(&self, _limit: usize) -> Result<Vec<AuditRow>> {
+        Ok(Vec::new())
+    }
+    /// Says which pool takes which tasks, for counting and for claims; empty: one takes everything.
+    async fn set_pools(&self, pools: &[PoolTasks]) -> Result<()> {
+        if pools.is_empty() { Ok(()) } else { Err(keeps_no("pools", &pools)) }
+    }
+    /// Decision rows of a time or cycle.
+    async fn decision_rows(&self, query: &DecisionQuery) -> Result<Vec<DecisionRow>> {
+        let mut rows = self.decisions(query.since, READ_ROWS_MAX).await?;
+        rows.retain(|row| query.fits(row));
+        Ok(query.ordered(rows))
+    }
+    /// Writes what a file says of a fleet into an empty store: its workers, and one decision row marked
+    /// `imported`. False: it was there already.
+    async fn import(&self, import: &Import) -> Result<bool> {
+        Err(keeps_no("imports", &import.digest))
+    }
 
     // --- processes ---
 
@@ -363,6 +418,19 @@ fn registered(policy: &PolicyLive) -> rpc::Registered {
         dead_man_seconds: Duration::from_secs(policy.dead_man_seconds).as_secs_f64(),
         poll_seconds: seconds(policy.claim_poll_ms),
     }
+}
+
+/// Counts tasks that have ended, once each: where their end is committed, so that neither a repeated call
+/// nor an end that is not the agent's own is counted wrongly.
+fn count_ended(ended: &[TaskStatus]) {
+    for status in ended {
+        metrics::counter!(catalogue::TASK_ENDED.name, "status" => status.word()).increment(1);
+    }
+}
+
+/// What a store says that does not keep such things.
+fn keeps_no(what: &str, _given: &dyn std::fmt::Debug) -> StoreError {
+    StoreError::Schema { detail: format!("this kind of database keeps no {what}") }
 }
 
 /// Whether a task can be held in that bucket: only those that are not found by a rule.

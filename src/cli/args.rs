@@ -50,8 +50,18 @@ pub(super) enum Command {
     Submit(SubmitArgs),
     /// Shows tasks.
     Tasks(TasksArgs),
-    /// Shows workers.
+    /// Shows workers, or orders some.
     Workers(WorkersArgs),
+    /// Explains a decision: verdict, queue, sum, every gate, what would have been.
+    Why(WhyArgs),
+    /// When workers will be asked for, if nothing else changes.
+    Eta(EtaArgs),
+    /// Orders that overrule a gate for a while.
+    Override(OverrideArgs),
+    /// Holds the fleet, a pool or a task.
+    Pause(PauseArgs),
+    /// Lets the fleet, a pool or a task go on.
+    Resume(ResumeArgs),
     /// Says in one sentence how things are, and what to do next.
     Status(StatusArgs),
     /// Shows rows of system_logs.
@@ -204,7 +214,10 @@ pub(super) struct TasksArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct WorkersArgs {
+    #[command(subcommand)]
+    pub action: Option<WorkersAction>,
     /// At most this many, the newest.
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub limit: usize,
@@ -212,6 +225,156 @@ pub(super) struct WorkersArgs {
     pub range: Range,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// An order about workers.
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkersAction {
+    /// Wants so many more workers than there are, for a while; the gates still hold.
+    Spawn(SpawnArgs),
+    /// Lets a worker finish its task and end.
+    Drain(OneWorker),
+    /// Ends a worker; its task is queued again.
+    Terminate(OneWorker),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SpawnArgs {
+    /// How many more.
+    #[arg(value_name = "N", default_value_t = 1)]
+    pub count: u32,
+    /// Of this pool.
+    #[arg(long, value_name = "POOL")]
+    pub pool: Option<String>,
+    /// How long they are wanted.
+    #[arg(long = "for", value_name = "TIME", default_value = "30m")]
+    pub lasts: String,
+    /// Why; kept in the audit.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OneWorker {
+    /// The worker.
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+    /// Why; kept in the audit.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Which decision.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct DecisionArgs {
+    /// That of this cycle; default: the newest.
+    #[arg(long, value_name = "N")]
+    pub cycle: Option<i64>,
+    /// The one in force then: a duration back from now or an RFC 3339 time.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    pub which: DecisionArgs,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EtaArgs {
+    #[command(flatten)]
+    pub which: DecisionArgs,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OverrideArgs {
+    #[command(subcommand)]
+    pub command: OverrideCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OverrideCommand {
+    /// Overrules a gate until the time is over.
+    Add(AddOverride),
+    /// Shows the orders in force.
+    Ls(ListOverrides),
+    /// Ends an order before its time.
+    Expire(ExpireOverride),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddOverride {
+    /// The gate: failure_breaker, provider_backoff, budget or rate_limit.
+    #[arg(value_name = "GATE")]
+    pub gate: String,
+    /// Only for this cell, such as RTX4090/EU-NO-1.
+    #[arg(long, value_name = "CELL")]
+    pub cell: Option<String>,
+    /// How long, at most 1d.
+    #[arg(long = "for", value_name = "TIME", default_value = "30m")]
+    pub lasts: String,
+    /// Why; kept in the audit.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListOverrides {
+    /// Also those that are over.
+    #[arg(long)]
+    pub history: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExpireOverride {
+    /// The order's number.
+    #[arg(value_name = "ORDER")]
+    pub order: i64,
+    /// Why; kept in the audit.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PauseArgs {
+    /// Only this pool.
+    #[arg(long, value_name = "POOL", conflicts_with = "task")]
+    pub pool: Option<String>,
+    /// Only this task.
+    #[arg(long, value_name = "ID")]
+    pub task: Option<uuid::Uuid>,
+    /// How long; default: until `resume`.
+    #[arg(long = "for", value_name = "TIME")]
+    pub lasts: Option<String>,
+    /// Why; kept in the audit.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResumeArgs {
+    /// Only this pool.
+    #[arg(long, value_name = "POOL", conflicts_with = "task")]
+    pub pool: Option<String>,
+    /// Only this task, also one that a rule had set aside.
+    #[arg(long, value_name = "ID")]
+    pub task: Option<uuid::Uuid>,
+    /// Why; kept in the audit.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
 }
 
 #[derive(Debug, Args)]
@@ -287,8 +450,21 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     pub output: Output,
     /// Snapshot files.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Write the files' fleets into the data folder, which must hold no live one, so that every other
+    /// command can be asked about them.
+    #[arg(long, requires = "files")]
+    pub load: bool,
+    /// Take the stored decisions from then on again: a duration back from now or an RFC 3339 time.
+    #[arg(long, value_name = "TIME", conflicts_with = "files")]
+    pub from: Option<String>,
+    /// Up to then.
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub to: Option<String>,
+    /// JSON object of policy keys that are laid over those of the stored decisions.
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub policy: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

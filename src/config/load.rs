@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::values::Values;
 use super::{Config, RecorderSettings, WatchSettings};
 use crate::error::BadInput;
+use crate::fleet::cell::{Cell, Offer};
 use crate::fleet::policy::{LOG_SILENCE_SECONDS_LIVE, Policy, PolicyLive};
 use crate::telemetry::record::Level;
 
@@ -23,6 +24,8 @@ pub enum Profile {
     Demo,
 }
 
+/// The GPU type that operators know.
+const DEFAULT_GPU: &str = "NVIDIA GeForce RTX 4090";
 /// Largest TOML file that is read, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -143,6 +146,8 @@ fn policy_live(profile: Profile, values: &Values) -> PolicyLive {
         values.duration(name).map_or(default, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     };
     let seconds = |name, default: u64| values.duration(name).map_or(default, |time| time.as_secs());
+    let count =
+        |name, default: u32| values.whole(name).and_then(|number| u32::try_from(number).ok()).unwrap_or(default);
     let (cycle, beat, claim) = match profile {
         Profile::Run => (base.cycle_ms, base.beat_ms, base.claim_poll_ms),
         Profile::Up => (2_000, 5_000, 500),
@@ -160,8 +165,35 @@ fn policy_live(profile: Profile, values: &Values) -> PolicyLive {
             if profile == Profile::Demo { 2 } else { base.overcapacity_idle_timeout_seconds },
         ),
         progress_timeout_seconds: seconds("TASK_STUCK_TIMEOUT_SEC", base.progress_timeout_seconds),
+        budget_usd_per_hour: values.share("DOGWATCH_BUDGET_USD_PER_HOUR"),
+        budget_usd_per_day: values.share("DOGWATCH_BUDGET_USD_PER_DAY"),
+        balance_min_usd: values.share("DOGWATCH_BALANCE_MIN_USD").unwrap_or(base.balance_min_usd),
+        spawns_per_cycle_max: count("DOGWATCH_SPAWNS_PER_CYCLE", base.spawns_per_cycle_max),
+        // On one's own machine nobody pays for a start.
+        spawns_per_hour_max: count(
+            "DOGWATCH_SPAWNS_PER_HOUR",
+            if profile == Profile::Run { base.spawns_per_hour_max } else { 10_000 },
+        ),
+        task_too_old_seconds: values.whole("DOGWATCH_TASK_TOO_OLD_SECONDS").unwrap_or(base.task_too_old_seconds),
+        poison_workers: count("DOGWATCH_POISON_WORKERS", base.poison_workers),
+        poison_seconds: values.whole("DOGWATCH_POISON_SECONDS").unwrap_or(base.poison_seconds),
+        cells: cells(profile, values),
+        pools: values.pools().to_vec(),
         ..base
     }
+}
+
+/// The one cell that the environment can name; none where nothing is known of it.
+fn cells(profile: Profile, values: &Values) -> Vec<Offer> {
+    let (gpu, image) = (values.text("RUNPOD_GPU_TYPE"), values.text("RUNPOD_TEMPLATE_ID"));
+    let usd_per_hour = values.share("DOGWATCH_USD_PER_HOUR");
+    let named = profile == Profile::Run && (gpu.is_some() || image.is_some());
+    if !named && usd_per_hour.is_none() {
+        return Vec::new();
+    }
+    let gpu = gpu.unwrap_or_else(|| DEFAULT_GPU.to_owned());
+    let cell = named.then(|| Cell { gpu, region: String::new(), image: image.unwrap_or_default() });
+    vec![Offer { cell, usd_per_hour }]
 }
 
 fn recorder(profile: Profile, values: &Values) -> RecorderSettings {
@@ -238,38 +270,4 @@ pub fn hostname() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(profile: Profile, flags: &[(&'static str, &str)]) -> Result<Config, BadInput> {
-        let mut all = vec![("DOGWATCH_DATA_DIR", "/data".to_owned())];
-        all.extend(flags.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        Config::from_values(profile, Values::read(&all, &|_| None, None)?)
-    }
-
-    #[test]
-    fn the_defaults_of_run_are_those_that_operators_know() {
-        let config = config(Profile::Run, &[]).unwrap();
-        assert_eq!((config.policy.min_workers, config.policy.max_workers), (1, 10));
-        assert_eq!(config.policy.live.unwrap().cycle_ms, 30_000);
-        assert_eq!(config.policy.log_silence_seconds, 40);
-    }
-
-    #[test]
-    fn contradictions_and_open_doors_are_refused() {
-        let error = config(Profile::Run, &[("MIN_ACTIVE_GPUS", "5"), ("MAX_ACTIVE_GPUS", "2")]).unwrap_err();
-        assert!(error.to_string().starts_with("MIN_ACTIVE_GPUS 5 is above"), "{error}");
-        assert!(config(Profile::Run, &[("MAX_ACTIVE_GPUS", "0")]).is_ok(), "the emergency stop");
-        let error = config(Profile::Up, &[("DOGWATCH_LISTEN", "0.0.0.0:7411")]).unwrap_err();
-        assert!(error.to_string().contains("DOGWATCH_TOKEN"), "{error}");
-        assert!(config(Profile::Up, &[("DOGWATCH_WATCH_LISTEN", "0.0.0.0:7412")]).is_err());
-        assert!(config(Profile::Up, &[("DOGWATCH_LISTEN", "0.0.0.0:1"), ("DOGWATCH_TOKEN", "t")]).is_ok());
-    }
-
-    #[test]
-    fn the_hash_changes_with_the_policy_and_not_with_a_secret() {
-        let hash = |flags: &[(&'static str, &str)]| config(Profile::Run, flags).unwrap().hash;
-        assert_eq!(hash(&[]), hash(&[("DOGWATCH_TOKEN", "t")]));
-        assert_ne!(hash(&[]), hash(&[("MAX_ACTIVE_GPUS", "3")]));
-    }
-}
+mod tests;

@@ -23,8 +23,12 @@ pub enum Form {
     Whole(u64, u64),
     /// Seconds, fractions allowed, within bounds.
     Seconds(f64, f64),
+    /// One of these words.
+    Word(&'static [&'static str]),
     /// A number from 0 to 1.
     Share,
+    /// US dollars, fractions allowed.
+    Dollars,
 }
 
 /// One setting.
@@ -108,6 +112,47 @@ pub const ALL: &[Setting] = &[
         Form::Seconds(1.0, DAY),
         "an agent that cannot reach its base this long stops between tasks",
     ),
+    setting(
+        "DOGWATCH_BUDGET_USD_PER_HOUR",
+        &[],
+        Form::Dollars,
+        "dollars an hour that all machines may cost; unset: no limit",
+    ),
+    setting(
+        "DOGWATCH_BUDGET_USD_PER_DAY",
+        &[],
+        Form::Dollars,
+        "dollars that may be spent in a UTC day; unset: no limit",
+    ),
+    setting(
+        "DOGWATCH_BALANCE_MIN_USD",
+        &[],
+        Form::Dollars,
+        "nothing is asked for where the account holds less, dollars",
+    ),
+    setting("DOGWATCH_USD_PER_HOUR", &[], Form::Dollars, "what a machine costs an hour, dollars; unset: not known"),
+    setting("DOGWATCH_SPAWNS_PER_CYCLE", &[], Form::Whole(0, 1_000), "workers that may be asked for in one cycle"),
+    setting("DOGWATCH_SPAWNS_PER_HOUR", &[], Form::Whole(0, 100_000), "workers that may be asked for in one hour"),
+    setting(
+        "DOGWATCH_TASK_TOO_OLD_SECONDS",
+        &[],
+        Form::Whole(0, 315_360_000),
+        "age at which a queued task is set aside until somebody looks; 0 = never",
+    ),
+    setting(
+        "DOGWATCH_POISON_WORKERS",
+        &[],
+        Form::Whole(2, 100),
+        "so many workers dead soon after claiming a task: the task is to blame",
+    ),
+    setting("DOGWATCH_POISON_SECONDS", &[], Form::Whole(1, 86_400), "what soon after the claim means"),
+    setting("RUNPOD_API_KEY", &[], Form::Secret, "the provider's key"),
+    setting("RUNPOD_GPU_TYPE", &[], Form::Text, "GPU type of a fleet without declared pools"),
+    setting("RUNPOD_CONTAINER_DISK_GB", &[], Form::Whole(1, 100_000), "disk of a pod, GB"),
+    setting("RUNPOD_TEMPLATE_ID", &[], Form::Text, "template that pods are made from"),
+    setting("RUNPOD_STORAGE_NAME", &[], Form::Text, "network volume of the pods"),
+    setting("RUNPOD_VOLUME_MOUNT_PATH", &[], Form::Path, "where the volume is mounted"),
+    setting("LOG_FORMAT", &[], Form::Word(&["json", "plain"]), "form of the lines on stderr"),
     setting(
         "DOGWATCH_LOG_SILENCE_SECONDS",
         &[],

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::pools;
 use super::settings::{ALL, FLAGS, Form, Setting, find};
 use crate::error::BadInput;
+use crate::fleet::pool::Pool;
 use crate::telemetry::record::Level;
 
 /// Text that is never shown.
@@ -43,11 +45,14 @@ impl fmt::Display for Origin {
 
 /// What was set, by setting. Debug shows names and origins only.
 #[derive(Clone, Default)]
-pub struct Values(BTreeMap<&'static str, (String, Origin)>);
+pub struct Values {
+    set: BTreeMap<&'static str, (String, Origin)>,
+    pools: Vec<Pool>,
+}
 
 impl fmt::Debug for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.iter().map(|(name, (_, origin))| (name, origin))).finish()
+        f.debug_map().entries(self.set.iter().map(|(name, (_, origin))| (name, origin))).finish()
     }
 }
 
@@ -62,8 +67,13 @@ impl Values {
         file: Option<(PathBuf, toml::Table)>,
     ) -> Result<Values, BadInput> {
         let mut values = BTreeMap::new();
+        let mut pools = Vec::new();
         if let Some((path, table)) = file {
             for (key, value) in table {
+                if key == "pool" {
+                    pools = pools::read(&path, value)?;
+                    continue;
+                }
                 let setting = by_file_key(&key).ok_or_else(|| {
                     BadInput::new(
                         format!("{}: `{key}` is not a setting", path.display()),
@@ -98,8 +108,8 @@ impl Values {
         for (name, text) in flags {
             values.insert(name, (text.clone(), Origin::Flag));
         }
-        let values = Values(values);
-        for (name, (text, origin)) in &values.0 {
+        let values = Values { set: values, pools };
+        for (name, (text, origin)) in &values.set {
             if let Some(setting) = find(name) {
                 check(setting, text, origin)?;
             }
@@ -109,7 +119,12 @@ impl Values {
 
     /// The text and origin of a setting.
     pub fn get(&self, name: &str) -> Option<(&str, &Origin)> {
-        self.0.get(name).map(|(text, origin)| (text.as_str(), origin))
+        self.set.get(name).map(|(text, origin)| (text.as_str(), origin))
+    }
+
+    /// The declared pools; empty where none is.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
     }
 
     /// The setting's text.
@@ -149,7 +164,7 @@ impl Values {
 
     /// Name and value of everything that was set, secrets left out: what the config hash is over.
     pub fn public(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.0.iter().filter_map(|(name, (text, _))| {
+        self.set.iter().filter_map(|(name, (text, _))| {
             let secret = find(name).is_some_and(|setting| matches!(setting.form, Form::Secret | Form::Url));
             (!secret).then_some((*name, text.as_str()))
         })
@@ -176,10 +191,12 @@ fn check(setting: &Setting, text: &str, origin: &Origin) -> Result<(), BadInput>
             "a URL that begins with http:// or https://".to_owned(),
         ),
         Form::Level => (Level::from_word(text).is_some(), "debug, info, warning, error or critical".to_owned()),
+        Form::Word(words) => (words.contains(&text), words.join(" or ")),
         Form::Whole(min, max) => (
             text.parse::<u64>().is_ok_and(|number| (min..=max).contains(&number)),
             format!("a whole number from {min} to {max}"),
         ),
+        Form::Dollars => (number.is_some_and(|number| number >= 0.0), "dollars, 0 or more".to_owned()),
         Form::Seconds(min, max) => {
             (number.is_some_and(|number| (min..=max).contains(&number)), format!("seconds from {min} to {max}"))
         }

@@ -10,6 +10,8 @@
 //! The end of a block is found by asking the same rule at each instant at which a worker leaves the
 //! window; it is not estimated.
 
+pub mod cell;
+
 use super::outcome::Outcome;
 use super::policy::Policy;
 use super::snapshot::{Snapshot, Worker};
@@ -75,12 +77,16 @@ pub struct Streak {
 /// is a fact of the snapshot and does not change with the instant of the question, so that the end of
 /// a block that rests on it stays where it was said to be.
 pub fn streak(snapshot: &Snapshot, policy: &Policy) -> Option<Streak> {
+    streak_of(snapshot, policy.failure_window_seconds, &|_| true)
+}
+
+/// The same of some workers, within `window_seconds`.
+fn streak_of(snapshot: &Snapshot, window_seconds: u64, concerned: &dyn Fn(&Worker) -> bool) -> Option<Streak> {
     let now = snapshot.as_of;
-    let window = micros(policy.failure_window_seconds);
-    let success = snapshot.workers.iter().filter(|worker| !has_failed(worker)).filter_map(success_at).max();
-    let failures = snapshot
-        .workers
-        .iter()
+    let window = micros(window_seconds);
+    let workers = || snapshot.workers.iter().filter(|worker| concerned(worker));
+    let success = workers().filter(|worker| !has_failed(worker)).filter_map(success_at).max();
+    let failures = workers()
         .filter(|worker| has_failed(worker))
         .map(|worker| worker.ended_at.unwrap_or(worker.created_at))
         .filter(|at| now.as_microsecond().saturating_sub(at.as_microsecond()) < window && *at <= now)

@@ -3,8 +3,10 @@
 //! A decision carries its reasons: each gate gives a verdict, the inputs in words, and when it
 //! lifts: at a time, at a condition, or never by itself. The executor makes no choices.
 
+mod blame;
 mod decide;
 mod ends;
+mod eta;
 mod scale_down;
 mod sentence;
 #[cfg(test)]
@@ -12,10 +14,12 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use decide::{DEFAULT_POOL, decide};
-pub use ends::NOT_LISTED_GRACE_SECONDS;
+pub use decide::decide;
+pub use ends::{AMBIGUOUS_LISTS_MIN, NOT_LISTED_GRACE_SECONDS};
+pub use eta::{Eta, eta};
 
-use super::ids::WorkerId;
+use super::cell::Cell;
+use super::ids::{PodId, WorkerId};
 use super::outcome::Outcome;
 use crate::clock::Time;
 
@@ -55,6 +59,26 @@ pub struct DecisionLive {
     pub wanted: u32,
     /// The whole in one sentence.
     pub sentence: String,
+    /// Its parts, where pools are declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolPart>,
+}
+
+/// What was decided for one declared pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolPart {
+    /// The pool.
+    pub pool: String,
+    /// Tasks that its workers may take at once; null where the queue was not seen.
+    pub claimable: Option<u64>,
+    /// Workers to have.
+    pub desired: u32,
+    /// Workers there are.
+    pub capacity: Capacity,
+    /// Workers that would be asked for if every gate were open.
+    pub wanted: u32,
+    /// Workers to ask for in this cycle.
+    pub spawn: u32,
 }
 
 /// A question that must be answered with yes before anything is spawned.
@@ -70,6 +94,12 @@ pub struct Gate {
     pub lifts_at: Option<Time>,
     /// The condition on which it opens.
     pub lifts_when: Option<String>,
+    /// What exactly it is about, such as the cells whose breakers are open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The pool it was asked for, where pools are declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// The gates.
@@ -120,13 +150,19 @@ pub enum Action {
         worker: WorkerId,
         /// The pool it is for.
         pool: String,
+        /// The cell to ask for; null where the fleet names none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cell: Option<Cell>,
+        /// What a machine of it costs, dollars an hour; null = not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usd_per_hour: Option<f64>,
     },
     /// Take a pod that a lost answer left behind as this worker's.
     Adopt {
         /// The worker.
         worker: WorkerId,
         /// Its pod.
-        pod_id: super::ids::PodId,
+        pod_id: PodId,
     },
     /// Let it finish and claim no more.
     Drain {
@@ -155,9 +191,38 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+    /// End a pod of our name that belongs to nobody.
+    Reap {
+        /// The worker that its name says it is.
+        worker: WorkerId,
+        /// The pod.
+        pod_id: PodId,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl GateName {
+    /// All gates, in the order in which they are asked.
+    pub const ALL: [GateName; 11] = [
+        GateName::Min,
+        GateName::Max,
+        GateName::FailureBreaker,
+        GateName::Observation,
+        GateName::Pause,
+        GateName::Override,
+        GateName::Leader,
+        GateName::RateLimit,
+        GateName::ProviderBackoff,
+        GateName::Balance,
+        GateName::Budget,
+    ];
+
+    /// The gate of that word.
+    pub fn from_word(word: &str) -> Option<GateName> {
+        GateName::ALL.into_iter().find(|gate| gate.word() == word)
+    }
+
     /// The word of this gate.
     pub fn word(self) -> &'static str {
         match self {
@@ -184,7 +249,8 @@ impl Action {
             | Action::Adopt { worker, .. }
             | Action::Drain { worker, .. }
             | Action::Terminate { worker, .. }
-            | Action::End { worker, .. } => worker,
+            | Action::End { worker, .. }
+            | Action::Reap { worker, .. } => worker,
         }
     }
 
@@ -196,6 +262,7 @@ impl Action {
             Action::Drain { .. } => "drain",
             Action::Terminate { .. } => "terminate",
             Action::End { .. } => "end",
+            Action::Reap { .. } => "reap",
         }
     }
 }

@@ -121,7 +121,7 @@ mod tests {
             users: vec![user(r#"{"user":"a","queued":3,"in_progress":0}"#)],
             live: Some(DemandLive {
                 buckets: BTreeMap::from([(Bucket::Poisoned, 1), (Bucket::Claimable, 2)]),
-                oldest_claimable_at: None,
+                ..DemandLive::default()
             }),
             ..Demand::default()
         };

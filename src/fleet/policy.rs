@@ -7,6 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cell::Offer;
+use super::pool::Pool;
+
 /// The numbers that every snapshot has, also one written by hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "RawPolicy")]
@@ -119,6 +122,28 @@ pub struct PolicyLive {
     pub spawns_per_cycle_max: u32,
     /// Absent this long after the request, in complete lists, an ambiguous pod does not exist.
     pub ambiguous_seconds: u64,
+    /// Workers that may be asked for in one hour.
+    pub spawns_per_hour_max: u32,
+    /// Dollars an hour that all machines together may cost; null = no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_usd_per_hour: Option<f64>,
+    /// Dollars that may be spent in one UTC day; null = no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_usd_per_day: Option<f64>,
+    /// Nothing is asked for where the provider's account holds less than this, dollars.
+    pub balance_min_usd: f64,
+    /// Queued tasks older than this are set aside until somebody looks; 0 = never.
+    pub task_too_old_seconds: u64,
+    /// So many workers dead soon after they claimed the same task: the task is to blame; 0 = never.
+    pub poison_workers: u32,
+    /// What "soon after the claim" means.
+    pub poison_seconds: u64,
+    /// The cells that a fleet without declared pools may use, best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<Offer>,
+    /// The declared pools; empty = one, `default`, with the fleet's own numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<Pool>,
 }
 
 impl Default for PolicyLive {
@@ -135,6 +160,15 @@ impl Default for PolicyLive {
             drain_timeout_seconds: 3_600,
             spawns_per_cycle_max: 3,
             ambiguous_seconds: 120,
+            spawns_per_hour_max: 120,
+            budget_usd_per_hour: None,
+            budget_usd_per_day: None,
+            balance_min_usd: 1.0,
+            task_too_old_seconds: 0,
+            poison_workers: 2,
+            poison_seconds: 60,
+            cells: Vec::new(),
+            pools: Vec::new(),
         }
     }
 }

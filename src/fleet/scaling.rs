@@ -7,7 +7,7 @@
 use super::decision::Capacity;
 use super::health::{self, Standing};
 use super::policy::Policy;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, Worker};
 
 /// What there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,8 +34,17 @@ impl Load {
 
 /// Counts the workers.
 pub fn load(snapshot: &Snapshot) -> Load {
+    load_of(snapshot, &|_| true)
+}
+
+/// Counts those of a pool.
+pub fn load_of_pool(snapshot: &Snapshot, pool: &str) -> Load {
+    load_of(snapshot, &|worker| worker.live.as_ref().is_some_and(|live| live.pool == pool))
+}
+
+fn load_of(snapshot: &Snapshot, concerned: &dyn Fn(&Worker) -> bool) -> Load {
     let mut load = Load::default();
-    for worker in &snapshot.workers {
+    for worker in snapshot.workers.iter().filter(|worker| concerned(worker)) {
         let standing = health::standing(worker, snapshot);
         match standing {
             Standing::Spawning => load.capacity.spawning = load.capacity.spawning.saturating_add(1),

@@ -16,9 +16,12 @@ use serde::{Deserialize, Serialize};
 pub use file::{IncidentFile, ParseError, parse};
 pub use format::parse_time;
 
+use super::cell::Cell;
 use super::ids::{BootId, PodId, TaskId, Term, WorkerId};
+use super::order::Order;
 use super::outcome::Outcome;
 use super::policy::Policy;
+use super::refusal::Refusal;
 use super::state::{Status, WorkerState};
 use super::task::Bucket;
 use crate::clock::Time;
@@ -113,6 +116,34 @@ pub struct WorkerLive {
     /// The tasks in its hands.
     #[serde(default)]
     pub tasks: Vec<TaskId>,
+    /// The cell it was asked for in; null where the fleet names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cell: Option<Cell>,
+    /// What its machine costs, dollars an hour; null = not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_hour: Option<f64>,
+    /// Why the provider refused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// What became of earlier workers that had the tasks in its hands; only where some died.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<Suspect>,
+    /// Complete listings in a row that did not name it; null = not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted: Option<u32>,
+}
+
+/// A task in a worker's hands, as a suspect: when it was claimed, and who died of it before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspect {
+    /// The task.
+    pub task: TaskId,
+    /// When this worker claimed it.
+    pub claimed_at: Time,
+    /// For each earlier worker that crashed or stalled with it in hand: seconds from the claim to the
+    /// last sign of life.
+    pub deaths_after_seconds: Vec<u64>,
 }
 
 /// The end that was decided for a worker that has not ended yet.
@@ -221,6 +252,9 @@ pub struct DemandLive {
     /// When the oldest claimable task was queued.
     #[serde(default)]
     pub oldest_claimable_at: Option<Time>,
+    /// Claimable tasks by pool, where pools are declared; they add up to the claimable ones.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub pools: std::collections::BTreeMap<String, u64>,
 }
 
 /// A row that arrived in `system_logs`.
@@ -264,6 +298,30 @@ pub struct Live {
     /// Pods of our name that no row knows.
     #[serde(default)]
     pub unknown_pods: Vec<UnknownPod>,
+    /// What humans ordered and is in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
+    /// What ended workers have cost in the UTC day of `as_of`, dollars; null = not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_today_usd: Option<f64>,
+    /// What the provider's account holds; null = the provider names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+    /// The most workers that were desired lately, where that is remembered: fewer are only
+    /// wanted once nobody has wanted more for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_lately: Option<u32>,
+}
+
+/// What the provider's account holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Balance {
+    /// Dollars; null where it could not be seen.
+    #[serde(default)]
+    pub usd: Option<f64>,
+    /// How well it was seen.
+    pub input: Input,
 }
 
 /// An operator's pause of spawning.
@@ -292,6 +350,12 @@ pub struct UnknownPod {
     /// When the provider made it, where known.
     #[serde(default)]
     pub created_at: Option<Time>,
+    /// When it was first seen, by the database's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen_at: Option<Time>,
+    /// Complete listings in a row in which no row knew it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lists: u32,
 }
 
 /// How well each input was seen.
@@ -329,7 +393,16 @@ pub enum Quality {
     Failed,
 }
 
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 impl Worker {
+    /// The cell it was asked for in.
+    pub fn cell(&self) -> Option<&Cell> {
+        self.live.as_ref().and_then(|live| live.cell.as_ref())
+    }
+
     /// Whether it has ended.
     pub fn is_ended(&self) -> bool {
         self.status.is_ended()

@@ -14,8 +14,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{App, IngestError, Shared, check, ingest, reply};
-use crate::fleet::task::TaskStatus;
-use crate::rpc::{Caller, Claim, Claimed, ExitCall, Function, Register, TaskEnd};
+use crate::rpc::{Caller, Claim, Claimed, ExitCall, Function, Register};
 use crate::store::RpcError;
 use crate::telemetry::propagation;
 use crate::{catalogue, rpc};
@@ -79,13 +78,10 @@ async fn dispatch(shared: &Arc<Shared>, function: Function, body: &Value) -> Res
         Function::TaskProgress => json!(store.task_progress(&caller, &check::read_progress(body)?).await?),
         Function::CompleteTask => {
             let end = store.complete_task(&caller, &check::read(body)?).await?;
-            count_end(&end);
             json!({ "status": end.status })
         }
         Function::FailTask => {
-            let end = store.fail_task(&caller, &check::read(body)?).await?;
-            count_end(&end);
-            json!(end)
+            json!(store.fail_task(&caller, &check::read(body)?).await?)
         }
         Function::IngestLogs => ingest_logs(shared, &caller, body).await?,
         Function::Exit => {
@@ -94,13 +90,6 @@ async fn dispatch(shared: &Arc<Shared>, function: Function, body: &Value) -> Res
             json!({})
         }
     })
-}
-
-/// Counts a task that its worker has ended; one that is queued again has not ended.
-fn count_end(end: &TaskEnd) {
-    if TaskStatus::from_word(&end.status).is_some_and(TaskStatus::is_final) {
-        metrics::counter!(catalogue::TASK_ENDED.name, "status" => end.status.clone()).increment(1);
-    }
 }
 
 /// A granted claim is one step of the task's own trace: submit, claim, run, complete.

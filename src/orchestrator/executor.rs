@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use super::{CycleError, Scene, reconciler, token};
 use crate::catalogue;
 use crate::error;
+use crate::fleet::cell::{Cell, Offer};
 use crate::fleet::decision::{Action, Decision};
 use crate::fleet::ids::{PodId, WorkerId};
 use crate::fleet::outcome::Outcome;
@@ -83,7 +84,8 @@ impl<'a> Executor<'a> {
     /// Writes the decision and its intents down, then acts.
     pub(super) async fn act(&self, record: &CycleRecord) -> Result<Acted, CycleError> {
         let actions = actions(&record.decision);
-        let (intents, tokens) = intents(actions);
+        let (mut intents, tokens) = intents(actions);
+        intents.extend(hold_old(&record.snapshot));
         let database = |doing, source| CycleError::Database { doing, age_seconds: 0, source };
         let commit = self.scene.store.commit_cycle(self.lease, record, &intents).await;
         let decision = commit.map_err(|source| database("write the decision", source))?;
@@ -111,12 +113,13 @@ impl<'a> Executor<'a> {
     async fn one(&self, decision: DecisionId, index: usize, action: &Action, token: Option<&WorkerToken>) -> Acted {
         let done = match (self.may_act(), action) {
             (Err(why), _) => Done::not(why),
-            (Ok(()), Action::Spawn { worker, pool }) => self.spawn(worker, pool, token).await,
+            (Ok(()), Action::Spawn { worker, pool, cell, .. }) => self.spawn(worker, (pool, cell), token).await,
             (Ok(()), Action::Adopt { worker, pod_id }) => self.adopt(worker, pod_id).await,
             (Ok(()), Action::Drain { worker, .. }) => self.drain(worker).await,
             (Ok(()), Action::Terminate { worker, outcome, reason } | Action::End { worker, outcome, reason }) => {
                 self.end(worker, *outcome, reason).await
             }
+            (Ok(()), Action::Reap { worker, pod_id, .. }) => self.reap(worker, pod_id).await,
         };
         if done.ok {
             tracing::info!(action = action.word(), worker_id = %action.worker(), "{}", done.detail);
@@ -128,13 +131,19 @@ impl<'a> Executor<'a> {
         done.acted
     }
 
-    async fn spawn(&self, worker: &WorkerId, pool: &str, token: Option<&WorkerToken>) -> Done {
+    async fn spawn(
+        &self,
+        worker: &WorkerId,
+        (pool, cell): (&str, &Option<Cell>),
+        token: Option<&WorkerToken>,
+    ) -> Done {
         let Some(token) = token else { return Done::not("no token was made for it") };
         let config = &self.scene.config;
         let request = PodRequest {
             worker: worker.clone(),
             name: worker.pod_name(&config.fleet, &config.env),
             pool: pool.to_owned(),
+            cell: cell.clone(),
             token: token.clone(),
         };
         let create = self.scene.provider.create(&request);
@@ -149,14 +158,14 @@ impl<'a> Executor<'a> {
                 let done = Done::not(format!("answer lost, there may be a pod: {reason}"));
                 (SpawnAnswer::Ambiguous { reason }, done)
             }
-            Err(refusal) => {
-                let outcome = match refusal {
+            Err(refused) => {
+                let outcome = match refused {
                     ProviderError::Capacity(_) => Outcome::ProviderCapacity,
                     _ => Outcome::ProviderFault,
                 };
                 count_ended(outcome);
-                let reason = refusal.to_string();
-                (SpawnAnswer::Rejected { outcome, reason: reason.clone() }, Done::not(reason))
+                let (reason, refusal) = (refused.to_string(), refused.refusal());
+                (SpawnAnswer::Rejected { outcome, reason: reason.clone(), refusal }, Done::not(reason))
             }
         };
         if !self.written(self.scene.store.spawn_answer(self.lease, worker, &answer).await) {
@@ -164,6 +173,16 @@ impl<'a> Executor<'a> {
             done.detail.push_str("; the answer could not be written");
         }
         done
+    }
+
+    /// Ends a pod that is nobody's; there is no row to write.
+    async fn reap(&self, worker: &WorkerId, pod: &PodId) -> Done {
+        let call = self.scene.provider.terminate(pod);
+        let span = self.scene.call_span("terminate", Some(worker));
+        match self.scene.within(call).instrument(span).await {
+            Ok(()) => Done::well(format!("pod {pod} was nobody's and is over")),
+            Err(refusal) => Done::not(format!("pod {pod} may still run: {refusal}")),
+        }
     }
 
     async fn adopt(&self, worker: &WorkerId, pod_id: &PodId) -> Done {
@@ -268,20 +287,29 @@ fn intents(actions: &[Action]) -> (Vec<Intent>, HashMap<WorkerId, WorkerToken>) 
         reason: reason.clone(),
     };
     let intents = actions.iter().filter_map(|action| match action {
-        Action::Spawn { worker, pool } => {
+        Action::Spawn { worker, pool, cell, usd_per_hour } => {
             let token = token::fresh();
             let token_sha256 = token::sha256(&token);
             tokens.insert(worker.clone(), token);
-            Some(Intent::Spawn { worker: worker.clone(), pool: pool.clone(), token_sha256 })
+            let offer = Offer { cell: cell.clone(), usd_per_hour: *usd_per_hour };
+            Some(Intent::Spawn { worker: worker.clone(), pool: pool.clone(), token_sha256, offer })
         }
         Action::Drain { worker, outcome, reason } => Some(leave(worker, WorkerState::Draining, outcome, reason)),
         Action::Terminate { worker, outcome, reason } => {
             Some(leave(worker, WorkerState::Terminating, outcome, reason))
         }
-        Action::Adopt { .. } | Action::End { .. } => None,
+        // Once its pod is cleared away, nothing shows any more how it ended: the blame is written first.
+        Action::End { worker, outcome, reason } => Some(leave(worker, WorkerState::Terminating, outcome, reason)),
+        Action::Adopt { .. } | Action::Reap { .. } => None,
     });
     let intents = intents.collect();
     (intents, tokens)
+}
+
+/// Tasks that wait for too long are set aside, where the policy says so.
+fn hold_old(snapshot: &Snapshot) -> Option<Intent> {
+    let seconds = snapshot.policy.live.as_ref()?.task_too_old_seconds;
+    (seconds > 0).then(|| Intent::HoldOld { older_than: std::time::Duration::from_secs(seconds) })
 }
 
 /// Counts an ended worker.

@@ -13,16 +13,21 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
+use super::memory::Memory;
 use super::{CycleError, Scene};
+use crate::clock::Time;
 use crate::error;
+use crate::fleet::breaker::cell::MEMORY_SECONDS;
 use crate::fleet::ids::{Term, WorkerId};
 use crate::fleet::policy::Policy;
-use crate::fleet::snapshot::{Input, Inputs, Live, PodSeen, Quality, SCHEMA_VERSION, Snapshot, UnknownPod, Worker};
+use crate::fleet::snapshot::{
+    Balance, Input, Inputs, Live, PodSeen, Quality, SCHEMA_VERSION, Snapshot, UnknownPod, Worker,
+};
 use crate::provider::{Listing, Pod};
 use crate::store::FleetRead;
 
 /// Ended workers are shown at least this long, however short the failure window is.
-const ENDED_WITHIN_MIN: Duration = Duration::from_secs(3_600);
+const ENDED_WITHIN_MIN: Duration = Duration::from_secs(MEMORY_SECONDS);
 /// Pods that no row knows and that a snapshot names.
 const UNKNOWN_PODS_MAX: usize = 1_000;
 
@@ -31,6 +36,8 @@ const UNKNOWN_PODS_MAX: usize = 1_000;
 pub(super) struct Observer {
     database_at: Duration,
     listing_at: Duration,
+    balance: Option<(f64, Duration)>,
+    memory: Memory,
 }
 
 /// Whose cycle it is.
@@ -47,7 +54,7 @@ pub(super) struct Turn {
 impl Observer {
     /// Of a process that has seen nothing yet, at `now`.
     pub(super) fn new(now: Duration) -> Observer {
-        Observer { database_at: now, listing_at: now }
+        Observer { database_at: now, listing_at: now, balance: None, memory: Memory::default() }
     }
 
     /// Looks once.
@@ -56,7 +63,33 @@ impl Observer {
         let listing = scene.within(scene.provider.list()).instrument(scene.call_span("list", None)).await;
         let provider = self.judge(&listing, turn.now);
         let pods = listing.map(|listing| listing.pods).unwrap_or_default();
-        Ok(snapshot(scene, turn, read, provider, &pods))
+        let balance = self.balance(scene, turn.now).await;
+        let mut snapshot = snapshot(scene, turn, read, provider, &pods);
+        if let Some(live) = &mut snapshot.live {
+            live.balance = balance;
+        }
+        self.memory.add_to(&mut snapshot);
+        Ok(snapshot)
+    }
+
+    /// What of the last observations was decided; fewer workers are wanted only after a while.
+    pub(super) fn decided(&mut self, desired: u32, keep: Duration, as_of: Time) {
+        self.memory.decided(desired, keep, as_of);
+    }
+
+    async fn balance(&mut self, scene: &Scene, now: Duration) -> Option<Balance> {
+        let asked = scene.within(scene.provider.balance()).instrument(scene.call_span("balance", None)).await;
+        let (quality, detail) = match asked {
+            Ok(None) => return None,
+            Ok(Some(usd)) => {
+                self.balance = Some((usd, now));
+                (Quality::Complete, None)
+            }
+            Err(failure) => (Quality::Failed, Some(error::chain(&failure))),
+        };
+        let (usd, at) = self.balance.map_or((None, now), |(usd, at)| (Some(usd), at));
+        let age_seconds = now.saturating_sub(at).as_secs();
+        Some(Balance { usd, input: Input { quality, age_seconds, detail } })
     }
 
     async fn read(&mut self, scene: &Scene, now: Duration) -> Result<FleetRead, CycleError> {
@@ -135,6 +168,10 @@ fn snapshot(scene: &Scene, turn: Turn, read: FleetRead, provider: Input, pods: &
             writes_since: read.writes_since,
             pause: read.pause,
             unknown_pods,
+            orders: read.orders,
+            ended_today_usd: read.ended_today_usd,
+            balance: None,
+            desired_lately: None,
         }),
     }
 }
@@ -163,5 +200,11 @@ fn unknown(worker: &WorkerId, pod: &Pod) -> Option<UnknownPod> {
 }
 
 fn unknown_pod(worker: &WorkerId, pod: &Pod) -> UnknownPod {
-    UnknownPod { pod_id: pod.id.clone(), worker: worker.clone(), created_at: pod.created_at }
+    UnknownPod {
+        pod_id: pod.id.clone(),
+        worker: worker.clone(),
+        created_at: pod.created_at,
+        first_seen_at: None,
+        lists: 0,
+    }
 }

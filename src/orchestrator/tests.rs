@@ -1,6 +1,8 @@
 //! Cycles on a real store and a scripted provider, in the store's virtual time; tests speak for the
 //! agents. After each test every decision row is decided again and must come out the same.
 
+mod kill_points;
+mod killer;
 mod world;
 
 use std::time::Duration;
@@ -112,11 +114,17 @@ async fn a_lost_request_is_given_up_after_a_while_and_asked_for_anew() {
     assert_eq!(world.states().await, [WorkerState::Ambiguous]);
     world.advance(90);
     orchestrator.cycle().await.unwrap();
+    assert_eq!(world.outcomes().await[0], None, "two complete lists are not enough");
+    world.advance(1);
+    orchestrator.cycle().await.unwrap();
     assert_eq!(world.outcomes().await[0], Some(Outcome::ProviderFault));
-    world.advance(90);
+    world.advance(59);
+    orchestrator.cycle().await.unwrap();
+    assert_eq!(world.provider.requests().len(), 1, "a lost answer is not refilled at once");
+    world.advance(1);
     orchestrator.cycle().await.unwrap();
     assert_eq!((world.provider.requests().len(), world.provider.pods().len()), (2, 1));
-    world.check_decisions(4).await;
+    world.check_decisions(6).await;
 }
 
 #[tokio::test]

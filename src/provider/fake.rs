@@ -58,6 +58,7 @@ struct State {
     drained: Vec<PodId>,
     terminated: Vec<PodId>,
     lines: Vec<String>,
+    balance: Option<f64>,
 }
 
 impl FakeProvider {
@@ -92,6 +93,11 @@ impl FakeProvider {
     /// Sets what every pod's last lines are.
     pub fn set_last_lines(&self, lines: &[&str]) {
         self.lock().lines = lines.iter().map(|line| (*line).to_owned()).collect();
+    }
+
+    /// Sets what the account holds.
+    pub fn set_balance(&self, usd: Option<f64>) {
+        self.lock().balance = usd;
     }
 
     /// Changes a pod as the provider shows it.
@@ -206,6 +212,10 @@ impl Provider for FakeProvider {
         state.terminated.push(pod.clone());
         state.pods.retain(|each| each.id != *pod);
         Ok(())
+    }
+
+    async fn balance(&self) -> Result<Option<f64>, ProviderError> {
+        Ok(self.lock().balance)
     }
 
     async fn last_lines(&self, _pod: &PodId) -> Result<Vec<String>, ProviderError> {

@@ -32,6 +32,9 @@ use crate::store::{CycleRecord, Lease, RpcError, SpawnAnswer, WorkerDoor as _};
 /// True failures are remembered this long.
 const FAILURES_KEPT: i64 = 3 * HOUR;
 
+/// A pod may be listed so late, and its row be judged by a listing from before.
+const LATE: i64 = 2 * MINUTE;
+
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Broken {
@@ -210,7 +213,9 @@ impl Sim {
         };
         let Some((_, pod)) = self.pod_of(worker).filter(|(_, pod)| pod.over.is_none()) else { return };
         let is_well = pod.fate == Fate::Good && !pod.agent.is_impaired;
-        if !is_well {
+        // A leader that was stopped may ask long after its intent; no listing can show that pod yet.
+        let is_late = !pod.is_answered && self.now - pod.created < LATE;
+        if !is_well || is_late {
             return;
         }
         let busy_since = pod.agent.task().map(|(_, since)| since);

@@ -7,11 +7,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clock::{self, Time};
-use crate::fleet::decision::{self, Action, Decision, decide};
+use crate::fleet::decision::{Action, Decision, decide};
 use crate::fleet::health;
 use crate::fleet::ids::WorkerId;
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::Policy;
+use crate::fleet::pool::DEFAULT_POOL;
 use crate::fleet::snapshot::{Snapshot, Worker};
 use crate::fleet::state::WorkerState;
 use crate::fleet::{breaker, demand, scaling};
@@ -149,7 +150,7 @@ fn instead(snapshot: &Snapshot, mut ours: Decision, instead: &Instead, now: Time
 }
 
 fn spawn(worker: WorkerId) -> Action {
-    Action::Spawn { worker, pool: decision::DEFAULT_POOL.to_owned() }
+    Action::Spawn { worker, pool: DEFAULT_POOL.to_owned(), cell: None, usd_per_hour: None }
 }
 
 fn idle_for(worker: &Worker, now: Time) -> Option<Duration> {

@@ -17,6 +17,7 @@ use super::{
     WorkerEnd,
 };
 use crate::clock::{self, Time};
+use crate::fleet::cell::Offer;
 use crate::fleet::decision::{Action, Capacity, Decision, DecisionLive};
 use crate::fleet::ids::{BootId, PodId, TaskId, WorkerId};
 use crate::fleet::outcome::Outcome;
@@ -30,6 +31,7 @@ pub(super) mod attempts;
 pub(super) mod concurrency;
 pub(super) mod cycles;
 pub(super) mod demand;
+pub(super) mod orders;
 pub(super) mod workers;
 
 /// Tasks in progress that one user may have, in most cases.
@@ -114,6 +116,14 @@ macro_rules! conformance {
                 a_process_start_ends_the_one_before,
                 ended_workers_leave_the_observation,
             }
+            orders {
+                an_order_holds_until_its_end_or_somebodys,
+                a_pool_takes_its_own_tasks,
+                a_task_that_waits_too_long_is_set_aside_until_it_is_let_go,
+                a_task_that_kills_is_known_and_set_aside,
+                money_spent_today_is_counted,
+                decisions_are_read_by_time_and_cycle,
+            }
             concurrency {
                 sixteen_clients_never_pass_the_user_limit,
                 two_orchestrators_never_hold_the_same_term,
@@ -167,6 +177,7 @@ impl Rig {
             worker: worker.clone(),
             pool: "default".into(),
             token_sha256: token_digest(&token(name)),
+            offer: Offer::default(),
         };
         self.commit(&[spawn]).await;
         worker
@@ -332,7 +343,12 @@ pub(super) fn new_task(number: u128, user: &str) -> NewTask {
 
 /// A cycle that decided to spawn one worker.
 pub(super) fn cycle_record(now: Time, cycle: i64) -> CycleRecord {
-    let spawn = Action::Spawn { worker: WorkerId("gpu-20251016_173531-00000001".into()), pool: "default".into() };
+    let spawn = Action::Spawn {
+        worker: WorkerId("gpu-20251016_173531-00000001".into()),
+        pool: "default".into(),
+        cell: None,
+        usd_per_hour: None,
+    };
     CycleRecord {
         boot_id: BootId(Uuid::from_u128(1)),
         cycle,
@@ -353,7 +369,12 @@ pub(super) fn cycle_record(now: Time, cycle: i64) -> CycleRecord {
             spawn: 1,
             terminate: Vec::new(),
             gates: Vec::new(),
-            live: Some(DecisionLive { actions: vec![spawn], wanted: 1, sentence: "spawns one".into() }),
+            live: Some(DecisionLive {
+                actions: vec![spawn],
+                wanted: 1,
+                sentence: "spawns one".into(),
+                pools: Vec::new(),
+            }),
         },
     }
 }

@@ -267,7 +267,12 @@ impl Listener {
         match word {
             Word::Spawn { worker } => {
                 let token_sha256 = token_digest(&token(&name(*worker)));
-                let spawn = Intent::Spawn { worker: of(worker), pool: "default".into(), token_sha256 };
+                let spawn = Intent::Spawn {
+                    worker: of(worker),
+                    pool: "default".into(),
+                    token_sha256,
+                    offer: Default::default(),
+                };
                 said(store.commit_cycle(lease, &record, &[spawn]).await)
             }
             Word::Leave { worker, state, outcome } => {
@@ -283,7 +288,7 @@ impl Listener {
                 let reason = "words".to_owned();
                 let answer = match answer {
                     0 => SpawnAnswer::Ambiguous { reason },
-                    1 => SpawnAnswer::Rejected { outcome: Outcome::ProviderFault, reason },
+                    1 => SpawnAnswer::Rejected { outcome: Outcome::ProviderFault, reason, refusal: None },
                     pod => SpawnAnswer::Created { pod_id: PodId(format!("pod-{}", pod / 3)) },
                 };
                 said(store.spawn_answer(lease, &of(worker), &answer).await)

@@ -3,7 +3,7 @@
 //! One lock around plain maps; no await happens under it, so each call is a transaction. The
 //! worker's state machine and the rules about attempts are those that the SQLite store runs; what
 //! SQL does there (find, count, order) is written a second time here, and a differential test
-//! holds the two against each other. Refusals and the audit are not kept: nothing reads them back.
+//! holds the two against each other. Refusals are not kept: nothing reads them back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,13 +11,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, TimeSource, UserTotals,
-    WorkerDoor, WorkerEnd, WorkerRow,
+    ActionResult, AuditRow, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery,
+    LogRow, OrderRow, Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter,
+    TimeSource, UserTotals, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::{self, Time};
 use crate::fleet::ids::{BootId, TaskId, WorkerId};
+use crate::fleet::order::{NewOrder, Order, OrderId};
 use crate::fleet::policy::PolicyLive;
+use crate::fleet::pool::PoolTasks;
 use crate::fleet::snapshot::Pause;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{Bucket, NewTask, Task};
@@ -26,6 +28,7 @@ use crate::rpc;
 mod cycle;
 mod door;
 mod logs;
+mod orders;
 mod peek;
 mod queue;
 mod state;
@@ -144,16 +147,14 @@ impl Store for MemoryStore {
         Ok(state.cancel(task, now))
     }
 
-    async fn hold_task(&self, task: TaskId, bucket: Option<Bucket>, _actor: &str, _reason: &str) -> Result<()> {
-        let mut state = self.lock().0;
+    async fn hold_task(&self, task: TaskId, bucket: Option<Bucket>, actor: &str, reason: &str) -> Result<()> {
+        let (mut state, now) = self.lock();
         match bucket {
             Some(bucket) => {
                 super::check_hold(task, bucket)?;
-                state.holds.insert(task, bucket);
+                state.hold(task, bucket, (actor, reason), now);
             }
-            None => {
-                state.holds.remove(&task);
-            }
+            None => state.let_go(task, (actor, reason), now),
         }
         Ok(())
     }
@@ -241,11 +242,37 @@ impl Store for MemoryStore {
     async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()> {
         let (mut state, now) = self.lock();
         state.pause = Some(Pause { actor: actor.to_owned(), reason: reason.to_owned(), since: now, until });
+        state.note((actor, reason), "pause", None, now);
         Ok(())
     }
 
-    async fn resume(&self, _actor: &str, _reason: &str) -> Result<()> {
-        self.lock().0.pause = None;
+    async fn resume(&self, actor: &str, reason: &str) -> Result<()> {
+        let (mut state, now) = self.lock();
+        state.pause = None;
+        state.note((actor, reason), "resume", None, now);
+        Ok(())
+    }
+
+    async fn order(&self, new: &NewOrder) -> Result<Order> {
+        let (mut state, now) = self.lock();
+        state.order(new, now)
+    }
+
+    async fn end_order(&self, order: OrderId, actor: &str, reason: &str) -> Result<bool> {
+        let (mut state, now) = self.lock();
+        Ok(state.end_order(order, (actor, reason), now))
+    }
+
+    async fn orders(&self, limit: usize) -> Result<Vec<OrderRow>> {
+        Ok(self.lock().0.read_orders(limit))
+    }
+
+    async fn audit(&self, limit: usize) -> Result<Vec<AuditRow>> {
+        Ok(self.lock().0.audit.iter().rev().take(bounded(limit)).cloned().collect())
+    }
+
+    async fn set_pools(&self, pools: &[PoolTasks]) -> Result<()> {
+        self.lock().0.set_pools(pools);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::clock::Time;
 use crate::fleet::decision::Decision;
 use crate::fleet::ids::{BootId, TaskId, Term, WorkerId};
+use crate::fleet::order::Order;
 use crate::fleet::snapshot::{Snapshot, Worker};
 use crate::fleet::task::TaskStatus;
 use crate::rpc;
@@ -38,6 +39,85 @@ pub struct DecisionRow {
     pub decision: Decision,
     /// What became of each action, in the decision's order; null = not known yet.
     pub results: Vec<Option<ActionResult>>,
+    /// It was loaded from a file: the digest of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<String>,
+}
+
+/// Which decision rows to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DecisionQuery {
+    /// Written at or after.
+    pub since: Option<Time>,
+    /// Written at or before.
+    pub until: Option<Time>,
+    /// Only this cycle; of several processes, all.
+    pub cycle: Option<i64>,
+    /// Only rows after this one; for reading on, oldest first.
+    pub after: Option<DecisionId>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+    /// At most this many; 0 = [`READ_ROWS_MAX`].
+    pub limit: usize,
+}
+
+impl DecisionQuery {
+    /// Whether it asks for the row.
+    pub(super) fn fits(&self, row: &DecisionRow) -> bool {
+        self.since.is_none_or(|since| row.at >= since)
+            && self.until.is_none_or(|until| row.at <= until)
+            && self.cycle.is_none_or(|cycle| row.cycle == cycle)
+            && self.after.is_none_or(|after| row.id > after)
+    }
+
+    /// The rows in the order and number that are asked for.
+    pub(super) fn ordered(&self, mut rows: Vec<DecisionRow>) -> Vec<DecisionRow> {
+        rows.sort_by_key(|row| row.id);
+        if !self.oldest_first {
+            rows.reverse();
+        }
+        rows.truncate(if self.limit == 0 { READ_ROWS_MAX } else { self.limit.min(READ_ROWS_MAX) });
+        rows
+    }
+}
+
+/// An order, also one that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRow {
+    /// The order.
+    pub order: Order,
+    /// When somebody ended it before its time.
+    pub ended_at: Option<Time>,
+    /// Who did.
+    pub ended_by: Option<String>,
+    /// Why.
+    pub ended_reason: Option<String>,
+}
+
+/// Something that a human ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// When, by the database's clock.
+    pub at: Time,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub verb: String,
+    /// About what.
+    pub target: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a file says of a fleet, to be written into a store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import {
+    /// SHA-256 of the file's snapshot, hex: loaded twice, it is one.
+    pub digest: String,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// What the rules say of it.
+    pub decision: Decision,
 }
 
 /// What became of an action.

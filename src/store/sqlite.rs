@@ -16,26 +16,30 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use super::{
-    ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, UserTotals, WorkerDoor,
-    WorkerEnd, WorkerRow,
+    ActionResult, AuditRow, CycleRecord, DecisionId, DecisionQuery, DecisionRow, FleetRead, Import, Intent, Lease,
+    LeaseAnswer, LogQuery, LogRow, OrderRow, Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store,
+    StoreError, TaskFilter, UserTotals, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::{self, Time};
 use crate::fleet::ids::{BootId, TaskId, WorkerId};
+use crate::fleet::order::{NewOrder, Order, OrderId};
 use crate::fleet::policy::PolicyLive;
+use crate::fleet::pool::PoolTasks;
 use crate::fleet::state::WorkerState;
-use crate::fleet::task::{Bucket, NewTask, Task};
+use crate::fleet::task::{Bucket, NewTask, Task, TaskStatus};
 use crate::rpc;
 
 mod cycle;
 mod decisions;
 mod door;
 mod fault;
+mod import;
 mod lease;
 mod logs;
 mod observe;
 mod open;
 mod operators;
+mod orders;
 mod processes;
 mod rows;
 mod tasks;
@@ -70,6 +74,8 @@ pub struct SqliteStore {
 struct Tx {
     inner: Transaction<'static, Sqlite>,
     now: Time,
+    /// Tasks that it ends: counted once they have ended.
+    ended: Vec<TaskStatus>,
 }
 
 impl Tx {
@@ -116,7 +122,7 @@ impl SqliteStore {
     async fn begin(&self, pool: &SqlitePool, how: &'static str) -> std::result::Result<Tx, Fault> {
         let mut inner = pool.begin_with(how).await?;
         let micros: i64 = sqlx::query_scalar(READ_CLOCK).bind(self.time.parameter()).fetch_one(&mut *inner).await?;
-        Ok(Tx { inner, now: clock::from_micros(micros) })
+        Ok(Tx { inner, now: clock::from_micros(micros), ended: Vec::new() })
     }
 
     /// Commits what a worker's call did, or forgets it and records the refusal.
@@ -129,6 +135,7 @@ impl SqliteStore {
         match answer {
             Ok(value) => {
                 tx.inner.commit().await.map_err(|error| Fault::from(error).rpc(function))?;
+                super::count_ended(&tx.ended);
                 Ok(value)
             }
             Err(Fault::Refused(refusal)) => {
@@ -163,6 +170,7 @@ macro_rules! transaction {
             let $tx = &mut tx;
             let value = $body.await?;
             tx.inner.commit().await?;
+            super::count_ended(&tx.ended);
             Ok(value)
         }
         .await;
@@ -319,7 +327,36 @@ impl Store for SqliteStore {
     }
 
     async fn decisions(&self, since: Option<Time>, limit: usize) -> Result<Vec<DecisionRow>> {
-        transaction!(self.read(), "read decisions", |tx| decisions::newest(tx, since, limit))
+        let query = DecisionQuery { since, limit, ..DecisionQuery::default() };
+        self.decision_rows(&query).await
+    }
+
+    async fn decision_rows(&self, query: &DecisionQuery) -> Result<Vec<DecisionRow>> {
+        transaction!(self.read(), "read decisions", |tx| decisions::read(tx, query))
+    }
+
+    async fn order(&self, new: &NewOrder) -> Result<Order> {
+        transaction!(self.write(), "give an order", |tx| orders::give(tx, new))
+    }
+
+    async fn end_order(&self, order: OrderId, actor: &str, reason: &str) -> Result<bool> {
+        transaction!(self.write(), "end an order", |tx| orders::end(tx, order, actor, reason))
+    }
+
+    async fn orders(&self, limit: usize) -> Result<Vec<OrderRow>> {
+        transaction!(self.read(), "read orders", |tx| orders::newest(tx, limit))
+    }
+
+    async fn audit(&self, limit: usize) -> Result<Vec<AuditRow>> {
+        transaction!(self.read(), "read the audit", |tx| orders::audit(tx, limit))
+    }
+
+    async fn set_pools(&self, pools: &[PoolTasks]) -> Result<()> {
+        transaction!(self.write(), "write the pools", |tx| orders::set_pools(tx, pools))
+    }
+
+    async fn import(&self, import: &Import) -> Result<bool> {
+        transaction!(self.write(), "import a file", |tx| import::write(tx, import))
     }
 
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {

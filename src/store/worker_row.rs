@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use super::{SpawnAnswer, WorkerEnd, WorkerRow};
 use crate::clock::Time;
+use crate::fleet::cell::Offer;
 use crate::fleet::ids::{PodId, TaskId, WorkerId};
 use crate::fleet::outcome::Outcome;
+use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::{Leaving, Worker, WorkerLive};
 use crate::fleet::state::{Status, WorkerState};
 use crate::rpc;
@@ -50,11 +52,19 @@ pub(super) struct WorkerData {
     pub(super) exited_at: Option<Time>,
     pub(super) exit_report: Option<rpc::ExitReport>,
     pub(super) quarantine: Option<String>,
+    pub(super) offer: Offer,
+    pub(super) refusal: Option<Refusal>,
 }
 
 impl WorkerData {
     /// The row of a worker that is to be asked for.
-    pub(super) fn requesting(id: WorkerId, pool: String, token_sha256: [u8; 32], now: Time) -> WorkerData {
+    pub(super) fn requesting(
+        id: WorkerId,
+        pool: String,
+        token_sha256: [u8; 32],
+        offer: Offer,
+        now: Time,
+    ) -> WorkerData {
         WorkerData {
             id,
             status: Status::Spawning,
@@ -83,7 +93,45 @@ impl WorkerData {
             exited_at: None,
             exit_report: None,
             quarantine: None,
+            offer,
+            refusal: None,
         }
+    }
+
+    /// A worker that a file names, seen at `as_of`. Nobody can speak for it.
+    pub(super) fn imported(worker: &Worker, as_of: Time) -> WorkerData {
+        let live = worker.live.as_ref();
+        let state = live.map_or(by_status(worker), |live| live.state);
+        let ended = worker.is_ended() || state.is_ended();
+        let mut row = WorkerData::requesting(
+            worker.id.clone(),
+            live.map_or_else(|| "default".to_owned(), |live| live.pool.clone()),
+            [0; 32],
+            Offer { cell: worker.cell().cloned(), usd_per_hour: live.and_then(|live| live.usd_per_hour) },
+            worker.created_at,
+        );
+        row.token_sha256 = None;
+        row.state = if ended { WorkerState::Gone } else { state };
+        row.status = if ended { worker.status } else { row.state.status() };
+        row.state_since = live.map_or(worker.promoted_at.unwrap_or(worker.created_at), |live| live.state_since);
+        row.pod_id = live.and_then(|live| live.pod_id.clone());
+        row.promoted_at = worker.promoted_at;
+        row.first_heartbeat_at = worker.first_heartbeat_at.or(worker.last_heartbeat_at);
+        row.last_heartbeat_at = worker.last_heartbeat_at.or(worker.first_heartbeat_at);
+        row.progress_at = live.and_then(|live| live.progress_at);
+        row.idle_since = live.and_then(|live| live.idle_since);
+        row.tasks_claimed = worker.tasks_claimed.unwrap_or(0);
+        row.leaving = live.and_then(|live| live.leaving.clone());
+        row.reason = worker.reason.clone();
+        if ended {
+            row.ended_at = Some(worker.ended_at.unwrap_or(as_of));
+            row.outcome = Some(worker.outcome().unwrap_or(Outcome::Unknown));
+            row.actor = Some("import".into());
+            if !row.status.is_ended() {
+                row.status = Status::Terminated;
+            }
+        }
+        row
     }
 
     /// Its intent once more: while its agent has not spoken, a pod may carry the later token.
@@ -237,7 +285,7 @@ impl WorkerData {
                 }
                 Ok(())
             }
-            SpawnAnswer::Rejected { outcome, reason } => {
+            SpawnAnswer::Rejected { outcome, reason, refusal } => {
                 if self.state.is_ended() {
                     return Ok(());
                 }
@@ -252,6 +300,7 @@ impl WorkerData {
                     actor: "provider".into(),
                     evidence: Vec::new(),
                 };
+                self.refusal = *refusal;
                 self.close(state, &end, now);
                 Ok(())
             }
@@ -366,6 +415,11 @@ impl WorkerData {
                 progress_at: self.progress_at,
                 idle_since: self.idle_since,
                 tasks,
+                cell: self.offer.cell.clone(),
+                usd_per_hour: self.offer.usd_per_hour,
+                refusal: self.refusal,
+                suspects: Vec::new(),
+                unlisted: None,
             }),
         }
     }
@@ -379,6 +433,17 @@ impl WorkerData {
             info: self.info.clone(),
             exit_report: self.exit_report.clone(),
         }
+    }
+}
+
+/// What the old word says of a worker that is shown without its state.
+fn by_status(worker: &Worker) -> WorkerState {
+    match worker.status {
+        Status::Spawning => WorkerState::Starting,
+        Status::Active if worker.running_tasks > 0 => WorkerState::Busy,
+        Status::Active => WorkerState::Alive,
+        Status::Terminating => WorkerState::Terminating,
+        Status::Error | Status::Terminated | Status::Crashed => WorkerState::Gone,
     }
 }
 

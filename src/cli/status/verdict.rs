@@ -162,6 +162,8 @@ mod tests {
             reason: "max is 0".into(),
             lifts_at: None,
             lifts_when: Some("MAX_ACTIVE_GPUS is raised".into()),
+            subject: None,
+            pool: None,
         };
         let full = Facts { blocking: vec![gate.clone()], ..facts() };
         check(&full, true, "All is well: 2 tasks in progress, 3 tasks wait, 2 workers.", "nothing to do");

@@ -11,14 +11,19 @@ use std::time::Duration;
 use super::super::gates::Question;
 use super::super::health::{self, Liveness, Progress};
 use super::super::ids::{PodId, WorkerId};
+use super::super::order::{Command, Order};
 use super::super::outcome::Outcome;
 use super::super::snapshot::{Live, PodSeen, PodStatus, Quality, Worker, WorkerLive};
 use super::super::state::WorkerState;
-use super::Action;
+use super::{Action, blame};
 use crate::clock;
 
 /// A listing may lag behind what it lists by this long, seconds.
 pub const NOT_LISTED_GRACE_SECONDS: u64 = 10;
+/// Complete listings in a row without it before a pod whose making was not confirmed does not exist.
+pub const AMBIGUOUS_LISTS_MIN: u32 = 3;
+/// How far a deadline of the start may be widened where starts are measured to be slow.
+const SLOW_START_FACTOR_MAX: u64 = 2;
 
 /// Adoptions, ends and terminations, in this order.
 pub(super) fn actions(question: &Question<'_>, live: &Live) -> Vec<Action> {
@@ -27,6 +32,7 @@ pub(super) fn actions(question: &Question<'_>, live: &Live) -> Vec<Action> {
         listing_age: (live.inputs.provider.quality == Quality::Complete)
             .then(|| Duration::from_secs(live.inputs.provider.age_seconds)),
         unknown_pods: unknown_pods(live),
+        slowest: slowest_starts(question),
     };
     let mut seen = BTreeSet::new();
     let workers = question.snapshot.workers.iter().filter(|worker| seen.insert(&worker.id));
@@ -34,7 +40,7 @@ pub(super) fn actions(question: &Question<'_>, live: &Live) -> Vec<Action> {
     actions.sort_by_key(|action| match action {
         Action::Adopt { .. } => 0,
         Action::End { .. } => 1,
-        Action::Terminate { .. } | Action::Drain { .. } | Action::Spawn { .. } => 2,
+        Action::Terminate { .. } | Action::Drain { .. } | Action::Spawn { .. } | Action::Reap { .. } => 2,
     });
     actions
 }
@@ -55,6 +61,34 @@ struct Judge<'a> {
     /// Age of the listing where it was complete; null where "not listed" means nothing.
     listing_age: Option<Duration>,
     unknown_pods: BTreeMap<&'a WorkerId, &'a PodId>,
+    slowest: SlowestStarts,
+}
+
+/// The longest starts that were measured, of workers that came up: a deadline that would have ended
+/// them is too short for the others.
+#[derive(Debug, Clone, Copy, Default)]
+struct SlowestStarts {
+    /// From intent to the first heartbeat.
+    to_heartbeat: Duration,
+    /// From the first heartbeat to readiness.
+    to_ready: Duration,
+}
+
+fn slowest_starts(question: &Question<'_>) -> SlowestStarts {
+    let mut slowest = SlowestStarts::default();
+    for worker in &question.snapshot.workers {
+        if let (Some(first), Some(ready)) = (worker.first_heartbeat_at, worker.promoted_at) {
+            slowest.to_heartbeat = slowest.to_heartbeat.max(clock::age(first, worker.created_at));
+            slowest.to_ready = slowest.to_ready.max(clock::age(ready, first));
+        }
+    }
+    slowest
+}
+
+/// The limit, widened to one and a half of the longest that was measured, within bounds.
+fn widened(limit: u64, slowest: Duration) -> u64 {
+    let measured = slowest.as_secs().saturating_mul(3) / 2;
+    limit.max(measured.min(limit.saturating_mul(SLOW_START_FACTOR_MAX)))
 }
 
 impl Judge<'_> {
@@ -66,6 +100,7 @@ impl Judge<'_> {
         self.adopt(worker, live)
             .or_else(|| self.over(worker, live))
             .or_else(|| self.not_listed(worker, live))
+            .or_else(|| self.ordered(worker, live))
             .or_else(|| live.pod_id.as_ref().and_then(|_| self.terminate(worker, live)))
     }
 
@@ -78,8 +113,37 @@ impl Judge<'_> {
     /// The provider shows that nothing can run in the pod any more.
     fn over(&self, worker: &Worker, live: &WorkerLive) -> Option<Action> {
         let pod = live.pod.as_ref().filter(|pod| pod.status.is_over())?;
-        let (outcome, reason) = how_it_ended(pod, is_heard(worker));
-        Some(end(worker, live, outcome, reason))
+        let ended = blame::judge(self.question, worker, live, how_it_ended(pod, is_heard(worker)));
+        Some(end(worker, live, ended))
+    }
+
+    /// An operator's order, once: a worker that is leaving is not asked again.
+    fn ordered(&self, worker: &Worker, live: &WorkerLive) -> Option<Action> {
+        live.pod_id.as_ref()?;
+        if live.state == WorkerState::Terminating {
+            return None;
+        }
+        let of = |wanted: fn(&Command) -> Option<&WorkerId>| {
+            self.question.orders().find(|order| wanted(&order.command) == Some(&worker.id))
+        };
+        let reason = |order: &Order| format!("asked by {}: {}", order.actor, order.reason);
+        let to_end = of(|command| match command {
+            Command::Terminate { worker } => Some(worker),
+            _ => None,
+        });
+        if let Some(order) = to_end {
+            return Some(terminate(worker, live, (Outcome::Operator, reason(order))));
+        }
+        let order = of(|command| match command {
+            Command::Drain { worker } => Some(worker),
+            _ => None,
+        });
+        let order = order.filter(|_| live.leaving.is_none() && live.state != WorkerState::Draining)?;
+        let (outcome, reason) = (Outcome::Operator, reason(order));
+        if live.state.may_become(WorkerState::Draining) {
+            return Some(Action::Drain { worker: worker.id.clone(), outcome, reason });
+        }
+        Some(terminate(worker, live, (outcome, reason)))
     }
 
     /// A complete listing does not name the pod, and nothing has been heard for longer than it may lag.
@@ -96,16 +160,17 @@ impl Judge<'_> {
             if is_settled { grace } else { grace.max(seconds(self.question.policy_live.ambiguous_seconds)) };
         let last_sign = worker.last_heartbeat_at.max(Some(live.state_since)).unwrap_or(live.state_since);
         let silent = clock::age(self.question.now, last_sign);
-        if silent < limit.saturating_add(listing_age) {
+        let lists_enough = known || live.unlisted.is_none_or(|lists| lists >= AMBIGUOUS_LISTS_MIN);
+        if silent < limit.saturating_add(listing_age) || !lists_enough {
             return None;
         }
-        let (outcome, reason) = if known {
+        let ended = if known {
             (Outcome::External, format!("not found at the provider, no sign for {} s", silent.as_secs()))
         } else {
             let reason = format!("no answer to the request and no pod listed for {} s", silent.as_secs());
             (Outcome::ProviderFault, reason)
         };
-        Some(end(worker, live, outcome, reason))
+        Some(end(worker, live, ended))
     }
 
     /// Deadlines of the stage that the worker is in.
@@ -128,19 +193,19 @@ impl Judge<'_> {
     /// The provider was asked before, and the pod is still there.
     fn again(&self, worker: &Worker, live: &WorkerLive) -> Option<Action> {
         live.pod.as_ref()?;
-        Some(terminate(worker, live, Outcome::Unknown, "asked to end and still there".into()))
+        Some(terminate(worker, live, (Outcome::Unknown, "asked to end and still there".into())))
     }
 
     fn draining(&self, worker: &Worker, live: &WorkerLive) -> Option<Action> {
         if !health::is_busy(worker) {
-            return Some(terminate(worker, live, Outcome::Planned, "drained".into()));
+            return Some(terminate(worker, live, (Outcome::Planned, "drained".into())));
         }
         let since = live.leaving.as_ref().map_or(live.state_since, |leaving| leaving.since);
         let limit = seconds(self.question.policy_live.drain_timeout_seconds);
         let waited = health::unseen_for(since, self.question.snapshot, self.question.now);
         if waited > limit {
             let reason = format!("drain timeout: busy for {} s (limit {} s)", waited.as_secs(), limit.as_secs());
-            return Some(terminate(worker, live, Outcome::Planned, reason));
+            return Some(terminate(worker, live, (Outcome::Planned, reason)));
         }
         self.stale(worker, live).or_else(|| self.stuck(worker, live))
     }
@@ -151,7 +216,8 @@ impl Judge<'_> {
         let runs = live.state == WorkerState::Starting
             || live.pod.as_ref().is_some_and(|pod| pod.status == PodStatus::Running);
         let (stage, since, limit) = if runs {
-            ("startup timeout: no heartbeat", live.state_since, policy.startup_timeout_seconds)
+            let limit = widened(policy.startup_timeout_seconds, self.slowest.to_heartbeat);
+            ("startup timeout: no heartbeat", live.state_since, limit)
         } else {
             // That it does not run yet is what a listing says; without one it is not known.
             live.pod.as_ref()?;
@@ -160,18 +226,18 @@ impl Judge<'_> {
         let waited = health::unseen_for(since, self.question.snapshot, self.question.now);
         (waited > seconds(limit)).then(|| {
             let reason = format!("{stage} after {} s (limit {limit} s)", waited.as_secs());
-            terminate(worker, live, Outcome::Boot, reason)
+            terminate(worker, live, (Outcome::Boot, reason))
         })
     }
 
     /// It speaks and cannot work yet; movement extends the deadline.
     fn not_ready(&self, worker: &Worker, live: &WorkerLive) -> Option<Action> {
-        let limit = self.question.policy_live.startup_timeout_seconds;
+        let limit = widened(self.question.policy_live.startup_timeout_seconds, self.slowest.to_ready);
         let moved = live.progress_at.max(Some(live.state_since)).unwrap_or(live.state_since);
         let waited = health::unseen_for(moved, self.question.snapshot, self.question.now);
         (waited > seconds(limit)).then(|| {
             let reason = format!("startup timeout: not ready after {} s (limit {limit} s)", waited.as_secs());
-            terminate(worker, live, Outcome::Boot, reason)
+            terminate(worker, live, (Outcome::Boot, reason))
         })
     }
 
@@ -180,7 +246,8 @@ impl Judge<'_> {
         let Liveness::Stale { age } = health::judge(worker, snapshot, policy, now).liveness else { return None };
         let limit = policy.heartbeat_timeout_seconds;
         let reason = format!("stale heartbeat ({} s old, limit {limit} s)", age.as_secs());
-        Some(terminate(worker, live, Outcome::Stalled, reason))
+        let ended = blame::judge(self.question, worker, live, (Outcome::Stalled, reason));
+        Some(terminate(worker, live, ended))
     }
 
     fn stuck(&self, worker: &Worker, live: &WorkerLive) -> Option<Action> {
@@ -188,7 +255,8 @@ impl Judge<'_> {
         let Progress::Stuck { age } = health::judge(worker, snapshot, policy, now).progress else { return None };
         let limit = policy_live.progress_timeout_seconds;
         let reason = format!("stuck task: no progress for {} s (limit {limit} s)", age.as_secs());
-        Some(terminate(worker, live, Outcome::Stalled, reason))
+        let ended = blame::judge(self.question, worker, live, (Outcome::Stalled, reason));
+        Some(terminate(worker, live, ended))
     }
 }
 
@@ -211,21 +279,21 @@ fn how_it_ended(pod: &PodSeen, heard: bool) -> (Outcome, String) {
     }
 }
 
-fn end(worker: &Worker, live: &WorkerLive, outcome: Outcome, reason: String) -> Action {
-    let (outcome, reason) = decided(live, outcome, reason);
+fn end(worker: &Worker, live: &WorkerLive, ended: (Outcome, String)) -> Action {
+    let (outcome, reason) = decided(live, ended);
     Action::End { worker: worker.id.clone(), outcome, reason }
 }
 
-fn terminate(worker: &Worker, live: &WorkerLive, outcome: Outcome, reason: String) -> Action {
-    let (outcome, reason) = decided(live, outcome, reason);
+fn terminate(worker: &Worker, live: &WorkerLive, ended: (Outcome, String)) -> Action {
+    let (outcome, reason) = decided(live, ended);
     Action::Terminate { worker: worker.id.clone(), outcome, reason }
 }
 
 /// What was decided when it was asked to leave stays.
-fn decided(live: &WorkerLive, outcome: Outcome, reason: String) -> (Outcome, String) {
+fn decided(live: &WorkerLive, ended: (Outcome, String)) -> (Outcome, String) {
     match &live.leaving {
         Some(leaving) => (leaving.outcome, leaving.reason.clone()),
-        None => (outcome, reason),
+        None => ended,
     }
 }
 

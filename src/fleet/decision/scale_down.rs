@@ -2,7 +2,8 @@
 //!
 //! Calm on purpose: only idle workers, only after they were idle for a while, newest first, never
 //! within the first heartbeat limit after promotion, and never below what is desired, which holds
-//! the floor and the idle buffer. Workers that are still on their way do not push out one that is
+//! the floor and the idle buffer. Where it is remembered that more were desired a moment ago, so many
+//! stay: a queue that comes and goes does not make workers come and go with it. Workers that are still on their way do not push out one that is
 //! at hand; they are judged when they are ready.
 
 use std::collections::BTreeSet;
@@ -17,10 +18,18 @@ use super::super::state::WorkerState;
 use super::Action;
 use crate::clock;
 
-/// Drains for idle workers above `desired`. `going`: workers about which something is done already.
-pub(super) fn drains(question: &Question<'_>, going: &BTreeSet<WorkerId>, desired: u32) -> Vec<Action> {
+/// Drains for idle workers of the pool above `desired`. `going`: workers about which something is done
+/// already. `is_own`: whether a worker is of the pool.
+pub(super) fn drains(
+    question: &Question<'_>,
+    going: &BTreeSet<WorkerId>,
+    desired: u32,
+    is_own: &dyn Fn(&Worker) -> bool,
+) -> Vec<Action> {
     let staying = |worker: &&Worker| {
-        health::standing(worker, question.snapshot) == Standing::Active && !going.contains(&worker.id)
+        is_own(worker)
+            && health::standing(worker, question.snapshot) == Standing::Active
+            && !going.contains(&worker.id)
     };
     let is_ready = |worker: &&Worker| {
         let state = worker.live.as_ref().map(|live| live.state);

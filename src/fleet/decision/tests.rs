@@ -1,5 +1,6 @@
 //! Decisions as a table: policy, queue and workers in, the decision's words out.
 
+mod cells;
 mod fleet_text;
 mod lessons;
 mod properties;
@@ -22,7 +23,9 @@ fn words(decision: &Decision) -> String {
     for action in &live.actions {
         let (id, word) = (&action.worker().0, action.word());
         lines.push(match action {
-            Action::Spawn { pool, .. } => format!("  spawn in {pool}"),
+            Action::Spawn { pool, cell: None, .. } => format!("  spawn in {pool}"),
+            Action::Spawn { pool, cell: Some(cell), .. } => format!("  spawn in {pool}: {cell}"),
+            Action::Reap { pod_id, reason, .. } => format!("  reap {id} = {pod_id}: {reason}"),
             Action::Adopt { pod_id, .. } => format!("  adopt {id} = {pod_id}"),
             Action::Drain { outcome, reason, .. }
             | Action::Terminate { outcome, reason, .. }
@@ -86,10 +89,10 @@ fn the_ceiling_counts_machines_that_may_still_run() {
     check(
         "queue: 9\npolicy: max 3\nw1 busy 60s\nw2 draining 60s tasks 1\nw3 terminating 5s",
         expect![[r#"
-        none of 2 wanted is asked for: max (1 active, 0 spawning and 2 leaving; at most 3; lifts when a worker ends); 1 worker is terminated (w3: asked to end and still there)
-          terminate w3: unknown: asked to end and still there
-          blocked by max until a worker ends
-    "#]],
+            would spawn 1 but for the ceiling (1 active, 0 spawning and 2 leaving), lifts when a worker ends; 1 worker is terminated (w3: asked to end and still there)
+              terminate w3: unknown: asked to end and still there
+              blocked by max until a worker ends
+        "#]],
     );
     check(
         "queue: 9\npolicy: max 3\nw1 busy 60s\nw2 draining 60s tasks 1",
@@ -298,16 +301,16 @@ fn standby_and_pause_are_said() {
     check(
         "queue: 2\npause: 60s",
         expect![[r#"
-        none of 2 wanted is asked for: pause (paused by ada since 2025-10-16T11:50:00Z: maintenance; lifts at 2025-10-16T12:01:00Z)
-          blocked by pause until 2025-10-16T12:01:00Z
-    "#]],
+            would spawn 2 but for the pause (paused by ada since 2025-10-16T11:50:00Z: maintenance), lifts 12:01:00
+              blocked by pause until 2025-10-16T12:01:00Z
+        "#]],
     );
     check(
         "queue: 2\npause: open",
         expect![[r#"
-        none of 2 wanted is asked for: pause (paused by ada since 2025-10-16T11:50:00Z: maintenance; lifts when an operator resumes)
-          blocked by pause until an operator resumes
-    "#]],
+            would spawn 2 but for the pause (paused by ada since 2025-10-16T11:50:00Z: maintenance), lifts when an operator resumes
+              blocked by pause until an operator resumes
+        "#]],
     );
     check(
         "queue: 2\npause: -1s",
@@ -324,22 +327,22 @@ fn refusals_by_the_provider_are_answered_with_patience() {
     check(
         "queue: 1\nw1 gone 29s outcome provider_capacity pod none",
         expect![[r#"
-        none of 1 wanted is asked for: provider_backoff (1 refused in a row, the last at 2025-10-16T11:59:31Z; next try after 30 s; lifts at 2025-10-16T12:00:01Z)
-          blocked by provider_backoff until 2025-10-16T12:00:01Z
-    "#]],
+            would spawn 1 but for the provider's refusals (1 refused in a row (capacity), the last at 2025-10-16T11:59:31Z), lifts 12:00:31
+              blocked by provider_backoff until 2025-10-16T12:00:31Z
+        "#]],
     );
     check(
         "queue: 1\nw1 gone 30s outcome provider_capacity pod none",
         expect![[r#"
-        1 worker is asked for: 1 desired, 0 active, 0 spawning
-          spawn in default
-    "#]],
+            would spawn 1 but for the provider's refusals (1 refused in a row (capacity), the last at 2025-10-16T11:59:30Z), lifts 12:00:30
+              blocked by provider_backoff until 2025-10-16T12:00:30Z
+        "#]],
     );
     check(
         "queue: 1\nw1 gone 300s outcome provider_capacity pod none\nw2 gone 59s outcome provider_capacity pod none",
         expect![[r#"
-            none of 1 wanted is asked for: provider_backoff (2 refused in a row, the last at 2025-10-16T11:59:01Z; next try after 60 s; lifts at 2025-10-16T12:00:01Z)
-              blocked by provider_backoff until 2025-10-16T12:00:01Z
+            would spawn 1 but for the provider's refusals (2 refused in a row (capacity), the last at 2025-10-16T11:59:01Z), lifts 12:01:01
+              blocked by provider_backoff until 2025-10-16T12:01:01Z
         "#]],
     );
     check(
@@ -359,22 +362,22 @@ fn an_open_breaker_says_its_end_and_lets_a_probe_through_where_nobody_is_left() 
     check(
         &format!("queue: 3\n{failed}"),
         expect![[r#"
-        none of 3 wanted is asked for: failure_breaker (5 of 5 workers failed in 1800 s: 100.0 %; blocks above 80.0 % of at least 5; lifts at 2025-10-16T12:00:10Z)
-          blocked by failure_breaker until 2025-10-16T12:00:10Z
-    "#]],
+            would spawn 3 but for the failure breaker (5 of 5 workers failed in 1800 s: 100.0 %), lifts 12:00:10
+              blocked by failure_breaker until 2025-10-16T12:00:10Z
+        "#]],
     );
     check(
         &format!("queue: 3\n{}", failed.replace("gone 50s", "gone 60s")),
         expect![[r#"
-        1 of 3 wanted workers is asked for; 2 wait: one probe a cycle: 5 failed and none has come up since
-          spawn in default
-    "#]],
+            1 of 3 wanted workers is asked for; 2 wait: one probe a cycle: 5 failed and none has come up since
+              spawn in default
+        "#]],
     );
     check(
         &format!("queue: 3\n{failed}w9 starting 10s"),
         expect![[r#"
-        none of 2 wanted is asked for: failure_breaker (5 of 5 workers failed in 1800 s: 100.0 %; blocks above 80.0 % of at least 5; lifts at 2025-10-16T12:25:50Z)
-          blocked by failure_breaker until 2025-10-16T12:25:50Z
-    "#]],
+            would spawn 2 but for the failure breaker (5 of 5 workers failed in 1800 s: 100.0 %), lifts when the probe w9 comes up or fails
+              blocked by failure_breaker until the probe w9 comes up or fails
+        "#]],
     );
 }

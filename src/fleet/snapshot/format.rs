@@ -12,10 +12,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, MapAccess, Unexpected, Visitor};
 use serde_json::{Map, Value};
 
+use super::super::cell::Cell;
 use super::super::ids::{PodId, TaskId, WorkerId};
 use super::super::outcome::Outcome;
+use super::super::refusal::Refusal;
 use super::super::state::{Status, WorkerState};
-use super::{Leaving, PodSeen, Record, RowCounts, User, Worker, WorkerLive};
+use super::{Leaving, PodSeen, Record, RowCounts, Suspect, User, Worker, WorkerLive};
 use crate::clock::Time;
 
 /// The pool of a worker whose `live` part names none.
@@ -61,6 +63,11 @@ struct RawWorkerLive {
     #[serde(default, deserialize_with = "time_or_null")]
     idle_since: Option<Time>,
     tasks: Option<Vec<TaskId>>,
+    cell: Option<Cell>,
+    usd_per_hour: Option<f64>,
+    refusal: Option<Refusal>,
+    suspects: Option<Vec<Suspect>>,
+    unlisted: Option<u32>,
 }
 
 impl From<RawWorker> for Worker {
@@ -83,6 +90,11 @@ impl From<RawWorker> for Worker {
             progress_at: live.progress_at,
             idle_since: live.idle_since,
             tasks: live.tasks.unwrap_or_default(),
+            cell: live.cell,
+            usd_per_hour: live.usd_per_hour,
+            refusal: live.refusal,
+            suspects: live.suspects.unwrap_or_default(),
+            unlisted: live.unlisted,
         });
         Worker {
             id: raw.id,

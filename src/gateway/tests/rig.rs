@@ -137,7 +137,12 @@ impl Rig {
     pub(super) async fn spawn(&self, name: &str) -> Agent<'_> {
         let worker = WorkerId(name.to_owned());
         let token_sha256 = Sha256::digest(format!("token of {name}")).into();
-        let spawn = Intent::Spawn { worker: worker.clone(), pool: "default".into(), token_sha256 };
+        let spawn = Intent::Spawn {
+            worker: worker.clone(),
+            pool: "default".into(),
+            token_sha256,
+            offer: Default::default(),
+        };
         let lease = self.lead().await;
         let record = CycleRecord {
             boot_id: BootId(Uuid::from_u128(1)),

@@ -15,8 +15,10 @@ use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::{Policy, PolicyLive};
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{NewTask, TaskStatus};
+use crate::provider::Provider;
 use crate::provider::fake::FakeProvider;
 use crate::rpc;
+use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 use crate::store::{DecisionRow, Process, Store, TaskFilter, WorkerRow};
 
@@ -46,7 +48,24 @@ impl World {
         World { store: Arc::new(store), provider: Arc::new(FakeProvider::new()), micros, _dir: dir }
     }
 
+    /// Without a disk, for many runs.
+    pub(super) fn in_memory() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let micros = Arc::new(AtomicI64::new(1_760_636_131_000_000));
+        let store = MemoryStore::new(TimeSource::Fixed(Arc::clone(&micros)));
+        World { store: Arc::new(store), provider: Arc::new(FakeProvider::new()), micros, _dir: dir }
+    }
+
     pub(super) fn orchestrator(&self, boot: u128) -> Orchestrator {
+        self.orchestrator_on(boot, self.store.clone(), self.provider.clone())
+    }
+
+    pub(super) fn orchestrator_on(
+        &self,
+        boot: u128,
+        store: Arc<dyn Store>,
+        provider: Arc<dyn Provider>,
+    ) -> Orchestrator {
         let live = PolicyLive { cycle_ms: 10, overcapacity_idle_timeout_seconds: 10, ..PolicyLive::default() };
         let policy = Policy {
             min_workers: 0,
@@ -79,8 +98,7 @@ impl World {
             on_stop: StopWorkers::Drain,
             stop_limit: Duration::from_millis(100),
         };
-        let store: Arc<dyn Store> = self.store.clone();
-        Orchestrator::new(store, self.provider.clone(), config)
+        Orchestrator::new(store, provider, config)
     }
 
     /// The store's time goes on.
@@ -193,6 +211,16 @@ impl Agent {
             metrics: Value::Null,
         };
         world.store.heartbeat(&self.caller, &beat).await.unwrap();
+    }
+
+    /// A beat that may be refused, because its worker has ended.
+    pub(super) async fn beat_if_there(&mut self, world: &World) {
+        let ended =
+            |id: &str, rows: &[WorkerRow]| rows.iter().any(|row| row.worker.id.0 == id && row.worker.is_ended());
+        let gone = !world.provider.pods().iter().any(|pod| pod.name.ends_with(self.id()) && !pod.status.is_over());
+        if !gone && !ended(self.id(), &world.workers().await) {
+            self.beat(world).await;
+        }
     }
 
     pub(super) async fn claim(&mut self, world: &World) -> Option<rpc::Claimed> {

@@ -23,6 +23,7 @@ fn request(worker: &str) -> PodRequest {
         worker: WorkerId(worker.to_owned()),
         name: format!("f.e.{worker}"),
         pool: "default".to_owned(),
+        cell: None,
         token: WorkerToken("secret-token".to_owned()),
     }
 }

@@ -53,7 +53,12 @@ pub(in crate::store) async fn a_stale_term_writes_nothing(rig: Rig) {
         panic!("not taken")
     };
     let before = rig.everything().await;
-    let spawn = Intent::Spawn { worker: WorkerId("gpu-3".into()), pool: "default".into(), token_sha256: [3; 32] };
+    let spawn = Intent::Spawn {
+        worker: WorkerId("gpu-3".into()),
+        pool: "default".into(),
+        token_sha256: [3; 32],
+        offer: Default::default(),
+    };
     let end = WorkerEnd {
         outcome: Outcome::Stalled,
         reason: "stale".into(),
@@ -88,6 +93,10 @@ fn live(cycle: i64, age_seconds: u64) -> Live {
         writes_since: clock::from_micros(START_MICROS),
         pause: None,
         unknown_pods: Vec::new(),
+        orders: Vec::new(),
+        ended_today_usd: None,
+        balance: None,
+        desired_lately: None,
     }
 }
 

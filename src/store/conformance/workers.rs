@@ -175,7 +175,11 @@ pub(in crate::store) async fn the_first_outcome_stays(rig: Rig) {
 
 pub(in crate::store) async fn a_refused_spawn_has_ended(rig: Rig) {
     let worker = rig.intend("gpu-1").await;
-    let refusal = SpawnAnswer::Rejected { outcome: Outcome::ProviderCapacity, reason: "no instances".into() };
+    let refusal = SpawnAnswer::Rejected {
+        outcome: Outcome::ProviderCapacity,
+        reason: "no instances".into(),
+        refusal: Some(crate::fleet::refusal::Refusal::Capacity),
+    };
     rig.answer(&worker, refusal.clone()).await;
     let row = rig.worker("gpu-1").await;
     assert_eq!((row.status, row.ended_at), (Status::Terminated, Some(rig.now())));

@@ -6,6 +6,8 @@ use super::state::{LeaseRow, State};
 use super::{bounded, no_such_worker};
 use crate::clock::{self, Time};
 use crate::fleet::ids::{BootId, TaskId, Term, WorkerId};
+use crate::fleet::outcome::Outcome;
+use crate::fleet::task::Bucket;
 use crate::store::task_rules::released;
 use crate::store::worker_row::WorkerData;
 use crate::store::{
@@ -65,13 +67,16 @@ impl State {
         let mut rows: Vec<&WorkerData> =
             self.not_ended.iter().chain(ended).map(|(_, id)| &self.workers[id]).collect();
         rows.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        let workers = rows.into_iter().map(|row| self.seen(row)).collect();
         FleetRead {
             now,
-            workers: rows.into_iter().map(|row| row.worker(self.hands(&row.id))).collect(),
+            workers,
             demand: self.demand(user_task_limit),
             records: self.newest_records(),
             writes_since: self.writes.map_or(now, |(since, _)| since),
             pause: self.pause.clone().filter(|pause| pause.until.is_none_or(|until| until > now)),
+            orders: self.orders_in_force(now),
+            ended_today_usd: self.ended_today_usd(now),
         }
     }
 
@@ -86,6 +91,7 @@ impl State {
         let mut spawned = Vec::new();
         for intent in intents {
             match intent {
+                Intent::HoldOld { .. } => {}
                 Intent::Spawn { worker, .. } => spawned.push(worker),
                 Intent::Leave { worker, .. } if spawned.contains(&worker) || self.workers.contains_key(worker) => {}
                 Intent::Leave { worker, .. } => return Err(no_such_worker(worker)),
@@ -93,9 +99,12 @@ impl State {
         }
         for intent in intents {
             match intent {
-                Intent::Spawn { worker, pool, token_sha256 } => {
+                Intent::HoldOld { older_than } => self.hold_old(*older_than, now),
+                Intent::Spawn { worker, pool, token_sha256, offer } => {
                     let row = match self.workers.get(worker).cloned() {
-                        None => WorkerData::requesting(worker.clone(), pool.clone(), *token_sha256, now),
+                        None => {
+                            WorkerData::requesting(worker.clone(), pool.clone(), *token_sha256, offer.clone(), now)
+                        }
                         Some(mut row) => {
                             row.requested_again(*token_sha256);
                             row
@@ -128,6 +137,7 @@ impl State {
             snapshot: record.snapshot.clone(),
             decision: record.decision.clone(),
             results: vec![None; actions],
+            imported: None,
         });
         if self.decisions.len() > self.decisions_kept {
             self.decisions.pop_front();
@@ -168,11 +178,15 @@ impl State {
             return Ok(Vec::new());
         }
         let why = row.end_in_words();
+        let blamed = row.outcome == Some(Outcome::PoisonTask);
         self.save_worker(row);
         let tasks = self.hands(worker);
         for id in &tasks {
             let (status, error) = released(self.tasks[id].task.attempts, &why);
             self.release(*id, status, error, now);
+            if blamed {
+                self.hold(*id, Bucket::Poisoned, ("orchestrator", &why), now);
+            }
         }
         Ok(tasks)
     }

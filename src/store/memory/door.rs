@@ -68,7 +68,9 @@ impl State {
             return Ok(None);
         }
         let left = self.left_by_the_start_before(&row.id, caller.incarnation, now);
-        let Some(task) = left.or_else(|| self.oldest_claimable(claim.run_type.as_deref(), user_task_limit)) else {
+        let pool = &row.pool;
+        let oldest = || self.oldest_claimable(claim.run_type.as_deref(), pool, user_task_limit);
+        let Some(task) = left.or_else(oldest) else {
             return Ok(None);
         };
         let mut attempt = 0;
@@ -79,7 +81,13 @@ impl State {
             task.started_at = Some(now);
             attempt = task.attempts;
         });
-        let made = Attempt { worker: row.id.clone(), incarnation: caller.incarnation, answer: None };
+        let made = Attempt {
+            worker: row.id.clone(),
+            incarnation: caller.incarnation,
+            answer: None,
+            claimed_at: now,
+            ended_at: None,
+        };
         self.attempts.insert((task, attempt), made);
         self.claims.insert(key, (task, attempt));
         row.claimed(now);

@@ -18,6 +18,8 @@ struct Count {
     waits: u64,
     buckets: BTreeMap<Bucket, u64>,
     ready_since: Option<Time>,
+    /// Tasks that only the user's limit can hold back, by pool, where pools are declared.
+    ready_by_pool: BTreeMap<String, u64>,
 }
 
 impl State {
@@ -51,6 +53,7 @@ impl State {
     pub(super) fn cancel(&mut self, id: TaskId, now: Time) -> bool {
         let open = self.tasks.get(&id).is_some_and(|row| !row.task.status.is_final());
         if open {
+            crate::store::count_ended(&[TaskStatus::Cancelled]);
             self.change_task(id, |task| {
                 task.status = TaskStatus::Cancelled;
                 task.ended_at = Some(now);
@@ -89,7 +92,7 @@ impl State {
             Bucket::CloudDisabled
         } else if self.waits(row) {
             Bucket::Dependency
-        } else if held(Bucket::WrongType) {
+        } else if held(Bucket::WrongType) || self.pool_of(row).is_none() {
             Bucket::WrongType
         } else {
             Bucket::Claimable
@@ -102,7 +105,21 @@ impl State {
         !row.dependant_on.iter().all(complete)
     }
 
-    pub(super) fn oldest_claimable(&self, run_type: Option<&str>, user_task_limit: u32) -> Option<TaskId> {
+    /// The pool that takes the task: none where no pool does, "" where none is declared.
+    fn pool_of(&self, row: &TaskRow) -> Option<&str> {
+        if self.pools.is_empty() {
+            return Some("");
+        }
+        let named = self.pools.get(&row.task.task_type).filter(|_| !row.task.task_type.is_empty());
+        named.or_else(|| self.pools.get("")).map(String::as_str)
+    }
+
+    pub(super) fn oldest_claimable(
+        &self,
+        run_type: Option<&str>,
+        pool: &str,
+        user_task_limit: u32,
+    ) -> Option<TaskId> {
         let counts = self.in_progress_by_user();
         let limit = u64::from(user_task_limit);
         let fits = |row: &TaskRow| {
@@ -111,6 +128,7 @@ impl State {
                 _ => true,
             };
             typed
+                && self.pool_of(row).is_some_and(|of| of.is_empty() || of == pool)
                 && counts.get(row.task.user.as_str()).copied().unwrap_or(0) < limit
                 && self.bucket(row) == Bucket::Claimable
         };
@@ -139,6 +157,9 @@ impl State {
             *count.buckets.entry(bucket).or_default() += 1;
             if bucket == Bucket::Claimable {
                 count.ready_since.get_or_insert(*queued_at);
+                if let Some(pool) = self.pool_of(row).filter(|pool| !pool.is_empty()) {
+                    *count.ready_by_pool.entry(pool.to_owned()).or_default() += 1;
+                }
             }
         }
         for count in users.values_mut() {
@@ -157,6 +178,12 @@ impl State {
         for (user, count) in self.counts(user_task_limit) {
             for (bucket, tasks) in &count.buckets {
                 *live.buckets.entry(*bucket).or_default() += tasks;
+            }
+            let mut free = u64::from(user_task_limit).saturating_sub(count.in_progress);
+            for (pool, ready) in &count.ready_by_pool {
+                let claimable = free.min(*ready);
+                free -= claimable;
+                *live.pools.entry(pool.clone()).or_default() += claimable;
             }
             if count.buckets.contains_key(&Bucket::Claimable) {
                 live.oldest_claimable_at =

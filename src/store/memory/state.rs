@@ -9,7 +9,7 @@ use crate::fleet::ids::{BootId, TaskId, Term, WorkerId};
 use crate::fleet::snapshot::Pause;
 use crate::fleet::task::{Bucket, Task, TaskStatus};
 use crate::store::worker_row::WorkerData;
-use crate::store::{DecisionRow, LogRow, Process};
+use crate::store::{AuditRow, DecisionRow, LogRow, OrderRow, Process};
 
 /// Everything.
 #[derive(Debug, Default)]
@@ -37,6 +37,12 @@ pub(super) struct State {
     pub(super) processes: Vec<Process>,
     pub(super) leases: BTreeMap<String, LeaseRow>,
     pub(super) pause: Option<Pause>,
+    pub(super) orders: Vec<OrderRow>,
+    pub(super) audit: VecDeque<AuditRow>,
+    /// Which pool takes which task type; '' is all that no other pool takes.
+    pub(super) pools: BTreeMap<String, String>,
+    /// When a task was let go that had been held.
+    pub(super) let_go: HashMap<TaskId, Time>,
     /// Since when writes have arrived, and the last one.
     pub(super) writes: Option<(Time, Time)>,
     pub(super) logs: VecDeque<LogRow>,
@@ -56,6 +62,8 @@ pub(super) struct Attempt {
     pub(super) worker: WorkerId,
     pub(super) incarnation: Uuid,
     pub(super) answer: Option<TaskStatus>,
+    pub(super) claimed_at: Time,
+    pub(super) ended_at: Option<Time>,
 }
 
 /// Leadership.
@@ -108,12 +116,17 @@ impl State {
 
     /// A task leaves its worker's hands: queued again, or ended. An error replaces the one before.
     pub(super) fn release(&mut self, id: TaskId, status: TaskStatus, error: Option<String>, now: Time) {
+        let number = self.tasks.get(&id).map_or(0, |row| row.task.attempts);
+        if let Some(attempt) = self.attempts.get_mut(&(id, number)) {
+            attempt.ended_at = Some(now);
+        }
         self.change_task(id, |task| {
             task.status = status;
             if error.is_some() {
                 task.error = error;
             }
             if status.is_final() {
+                crate::store::count_ended(&[status]);
                 task.ended_at = Some(now);
             } else {
                 task.worker = None;

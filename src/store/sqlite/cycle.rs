@@ -2,8 +2,10 @@
 
 use super::fault::Fault;
 use super::rows::Values;
-use super::{Tx, decisions, door, lease, workers};
+use super::{Tx, decisions, door, lease, operators, workers};
+use crate::fleet::cell::Offer;
 use crate::fleet::ids::{TaskId, WorkerId};
+use crate::fleet::outcome::Outcome;
 use crate::fleet::state::WorkerState;
 use crate::store::task_rules::released;
 use crate::store::worker_row::WorkerData;
@@ -21,7 +23,10 @@ pub(super) async fn commit(
     lease::guard(tx, held).await?;
     for intent in intents {
         match intent {
-            Intent::Spawn { worker, pool, token_sha256 } => spawn(tx, worker, pool, *token_sha256).await?,
+            Intent::Spawn { worker, pool, token_sha256, offer } => {
+                spawn(tx, worker, (pool, offer), *token_sha256).await?;
+            }
+            Intent::HoldOld { older_than } => operators::hold_old(tx, *older_than).await?,
             Intent::Leave { worker, state, outcome, reason } => {
                 let mut row = known(tx, worker).await?;
                 let now = tx.now;
@@ -35,9 +40,14 @@ pub(super) async fn commit(
 
 /// A worker that is there already is a repeated intent: while its agent has not spoken, the token
 /// of the repetition is the one that a pod may carry.
-async fn spawn(tx: &mut Tx, worker: &WorkerId, pool: &str, token_sha256: [u8; 32]) -> Result<(), Fault> {
+async fn spawn(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    (pool, offer): (&str, &Offer),
+    token_sha256: [u8; 32],
+) -> Result<(), Fault> {
     let row = match workers::load(tx, &worker.0).await? {
-        None => WorkerData::requesting(worker.clone(), pool.to_owned(), token_sha256, tx.now),
+        None => WorkerData::requesting(worker.clone(), pool.to_owned(), token_sha256, offer.clone(), tx.now),
         Some(mut row) => {
             row.requested_again(token_sha256);
             row
@@ -95,6 +105,7 @@ pub(super) async fn end_worker(
     .fetch_all(tx.db())
     .await?;
     let why = row.end_in_words();
+    let blamed = row.outcome == Some(Outcome::PoisonTask);
     let mut tasks = Vec::with_capacity(rows.len());
     for row in &rows {
         let row = Values("tasks", row);
@@ -102,6 +113,9 @@ pub(super) async fn end_worker(
         let (status, error) = released(attempts, &why);
         door::release(tx, &id, attempts, status, error.as_deref()).await?;
         tasks.push(TaskId(row.uuid("id")?));
+        if blamed {
+            operators::hold_poisoned(tx, &id, &why).await?;
+        }
     }
     Ok(tasks)
 }

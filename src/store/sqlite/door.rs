@@ -78,7 +78,7 @@ pub(super) async fn claim(
     }
     let task = match left_by_the_start_before(tx, &worker.id, caller.incarnation).await? {
         Some(task) => Some(task),
-        None => oldest_claimable(tx, claim.run_type.as_deref(), user_task_limit).await?,
+        None => oldest_claimable(tx, claim.run_type.as_deref(), &worker.pool, user_task_limit).await?,
     };
     let Some(task) = task else { return Ok(None) };
     sqlx::query(
@@ -157,16 +157,23 @@ async fn left_by_the_start_before(tx: &mut Tx, worker: &WorkerId, incarnation: U
 /// Most tasks of an earlier start that are looked at in one claim.
 const LEFT_TASKS_MAX: i64 = 100;
 
-async fn oldest_claimable(tx: &mut Tx, run_type: Option<&str>, user_task_limit: u32) -> Answer<Option<String>> {
+async fn oldest_claimable(
+    tx: &mut Tx,
+    run_type: Option<&str>,
+    pool: &str,
+    user_task_limit: u32,
+) -> Answer<Option<String>> {
     let row = sqlx::query(
         "select id from dw_queue
          where bucket = 'ready' and (?1 is null or run_type is null or run_type = ?1) and ?2 > 0
+           and pool in ('', ?3)
            and user_id not in (
                select user_id from dw_tasks where status = 'In Progress' group by user_id having count(*) >= ?2)
          order by queued_at, id limit 1",
     )
     .bind(run_type)
     .bind(i64::from(user_task_limit))
+    .bind(pool)
     .fetch_optional(tx.db())
     .await?;
     Ok(row.map(|row| row.try_get("id")).transpose()?)
@@ -267,6 +274,9 @@ pub(super) async fn release(
     .bind(status.is_final())
     .execute(tx.db())
     .await?;
+    if status.is_final() {
+        tx.ended.push(status);
+    }
     sqlx::query("update task_attempts set ended_at = ?3 where task_id = ?1 and attempt = ?2")
         .bind(task)
         .bind(attempt)

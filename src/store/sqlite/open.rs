@@ -15,7 +15,10 @@ use crate::store::{Result, StoreError};
 /// The migrations, in order; the index + 1 is the schema's version.
 /// The version that this binary brings the file to.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/fleet/0001_fleet.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/sqlite/fleet/0001_fleet.sql"),
+    include_str!("../../../migrations/sqlite/fleet/0002_policy.sql"),
+];
 
 /// Writer and readers.
 pub(super) async fn open(data_dir: &Path, path: &Path) -> Result<(SqlitePool, SqlitePool)> {

@@ -87,6 +87,9 @@ pub(super) async fn cancel(tx: &mut Tx, task: TaskId) -> Result<bool, Fault> {
     .execute(tx.db())
     .await?
     .rows_affected();
+    if cancelled > 0 {
+        tx.ended.push(TaskStatus::Cancelled);
+    }
     Ok(cancelled > 0)
 }
 

@@ -54,6 +54,44 @@ async fn a_later_schema_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_file_of_the_level_before_is_brought_up_with_what_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(folder.path().join(FLEET_FILE))
+        .create_if_missing(true)
+        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
+    let mut old = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap();
+    sqlx::raw_sql(include_str!("../../../migrations/sqlite/fleet/0001_fleet.sql")).execute(&mut old).await.unwrap();
+    sqlx::raw_sql(
+        "insert into tasks (id, task_type, params, user_id, created_at, updated_at)
+         values ('00000000-0000-0000-0000-000000000001', 'command', '{}', 'ada', 1, 1);
+         insert into workers (id, status, state, state_since, created_at, pool)
+         values ('gpu-1', 'spawning', 'created', 1, 1, 'default');
+         pragma user_version = 1;",
+    )
+    .execute(&mut old)
+    .await
+    .unwrap();
+    sqlx::Connection::close(old).await.unwrap();
+    let store = SqliteStore::open(folder.path(), TimeSource::Database).await.unwrap();
+    let read = store.observe(std::time::Duration::from_secs(60), 5).await.unwrap();
+    assert_eq!((read.workers.len(), read.demand.users[0].queued), (1, 1));
+    assert!(read.orders.is_empty() && read.workers[0].cell().is_none());
+}
+
+/// A plain queue is counted from an index that holds all that is asked, not from the tasks' rows.
+#[tokio::test]
+async fn the_queue_is_counted_from_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), TimeSource::Database).await.unwrap();
+    let mut tx = store.read().await.unwrap();
+    let rows = sqlx::query("explain query plan select * from dw_demand").fetch_all(tx.db()).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| sqlx::Row::get::<String, _>(row, "detail")).collect();
+    let of_tasks = |detail: &&String| detail.contains("COVERING INDEX tasks_plain");
+    assert!(plan.iter().any(|detail| of_tasks(&detail)), "{plan:#?}");
+}
+
+#[tokio::test]
 async fn what_was_answered_is_there_after_opening_again() {
     let folder = tempfile::tempdir().unwrap();
     let time = TimeSource::Fixed(Arc::new(AtomicI64::new(START_MICROS)));

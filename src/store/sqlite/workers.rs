@@ -8,8 +8,10 @@ use super::fault::Fault;
 use super::rows::{Values, json};
 use super::{Tx, limit};
 use crate::clock::{self, Time};
+use crate::fleet::cell::Offer;
 use crate::fleet::ids::{PodId, TaskId, WorkerId};
 use crate::fleet::outcome::Outcome;
+use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::Leaving;
 use crate::fleet::state::{Status, WorkerState};
 use crate::store::WorkerRow;
@@ -99,6 +101,8 @@ pub(super) fn decode(row: &SqliteRow) -> Result<WorkerData, Fault> {
         exited_at: row.time_opt("exited_at")?,
         exit_report: row.json_opt("exit_report")?,
         quarantine: row.text_opt("quarantine")?,
+        offer: Offer { cell: row.json_opt("cell")?, usd_per_hour: row.number_opt("usd_per_hour")? },
+        refusal: row.word_opt("refusal", Refusal::from_word)?,
     })
 }
 
@@ -136,6 +140,9 @@ pub(super) async fn save(tx: &mut Tx, worker: &WorkerData) -> Result<(), Fault> 
         .bind(micros(worker.exited_at))
         .bind(worker.exit_report.as_ref().map(json).transpose()?)
         .bind(&worker.quarantine)
+        .bind(worker.offer.cell.as_ref().map(json).transpose()?)
+        .bind(worker.offer.usd_per_hour)
+        .bind(worker.refusal.map(Refusal::word))
         .execute(tx.db())
         .await?;
     Ok(())
@@ -145,9 +152,10 @@ const SAVE: &str = "
 insert into workers (
     id, status, state, state_since, created_at, pool, token_sha256, pod_id, incarnation, beat_seq, progress_seq,
     promoted_at, first_heartbeat_at, last_heartbeat, progress_at, idle_since, tasks_claimed, leaving_outcome,
-    leaving_reason, leaving_since, ended_at, outcome, reason, actor, evidence, info, exited_at, exit_report, quarantine)
+    leaving_reason, leaving_since, ended_at, outcome, reason, actor, evidence, info, exited_at, exit_report, quarantine,
+    cell, usd_per_hour, refusal)
 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-    ?24, ?25, ?26, ?27, ?28, ?29)
+    ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)
 on conflict (id) do update set
     status = excluded.status, state = excluded.state, state_since = excluded.state_since,
     token_sha256 = excluded.token_sha256, pod_id = excluded.pod_id, incarnation = excluded.incarnation,
@@ -157,7 +165,8 @@ on conflict (id) do update set
     leaving_outcome = excluded.leaving_outcome, leaving_reason = excluded.leaving_reason,
     leaving_since = excluded.leaving_since, ended_at = excluded.ended_at, outcome = excluded.outcome,
     reason = excluded.reason, actor = excluded.actor, evidence = excluded.evidence, info = excluded.info,
-    exited_at = excluded.exited_at, exit_report = excluded.exit_report, quarantine = excluded.quarantine";
+    exited_at = excluded.exited_at, exit_report = excluded.exit_report, quarantine = excluded.quarantine,
+    refusal = excluded.refusal";
 
 /// The agent's last look at its GPU; kept for humans, no rule reads it.
 pub(super) async fn save_gpu(tx: &mut Tx, id: &WorkerId, gpu: &crate::rpc::GpuState) -> Result<(), Fault> {

@@ -7,12 +7,16 @@
 //! The age after the state is the age of the state. A worker in its pod beats unless said otherwise.
 
 use crate::clock::{self, Time};
+use crate::fleet::cell::{Cell, Offer};
+use crate::fleet::decision::GateName;
 use crate::fleet::ids::{BootId, PodId, TaskId, Term, WorkerId};
+use crate::fleet::order::{Command, Order, OrderId};
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::{Policy, PolicyLive};
+use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::{
-    Demand, DemandLive, Input, Inputs, Leaving, Live, Pause, PodSeen, PodStatus, Quality, Snapshot, UnknownPod,
-    User, Worker, WorkerLive,
+    Balance, Demand, DemandLive, Input, Inputs, Leaving, Live, Pause, PodSeen, PodStatus, Quality, Snapshot,
+    Suspect, UnknownPod, User, Worker, WorkerLive,
 };
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::Bucket;
@@ -43,6 +47,10 @@ pub(super) fn parse(text: &str) -> Snapshot {
         writes_since: ago("100000s"),
         pause: None,
         unknown_pods: Vec::new(),
+        orders: Vec::new(),
+        ended_today_usd: None,
+        balance: None,
+        desired_lately: None,
     };
     let mut policy = Policy { live: Some(PolicyLive::default()), ..Policy::default() };
     let mut workers = Vec::new();
@@ -57,6 +65,15 @@ pub(super) fn parse(text: &str) -> Snapshot {
             Some(("writes", age)) => live.writes_since = ago(age),
             Some(("term", _)) => live.term = None,
             Some(("pause", left)) => live.pause = Some(pause(left)),
+            Some(("order", words)) => live.orders.push(order(words, live.orders.len())),
+            Some(("cells", words)) => {
+                policy.live.get_or_insert_default().cells = words.split(", ").map(offer).collect()
+            }
+            Some(("balance", usd)) => {
+                live.balance = Some(Balance { usd: usd.parse().ok(), input: input() });
+            }
+            Some(("spent", usd)) => live.ended_today_usd = Some(usd.parse().unwrap()),
+            Some(("lately", count)) => live.desired_lately = Some(count.parse().unwrap()),
             Some(("unknown", pods)) => live.unknown_pods.extend(pods.split(", ").map(unknown)),
             Some((word, _)) => panic!("what is {word}?"),
             None => workers.push(worker(line)),
@@ -83,7 +100,7 @@ fn queue(claimable: u64) -> Demand {
         cloud_enabled: None,
         dependency_blocked: 0,
     };
-    let counted = DemandLive { buckets: [(Bucket::Claimable, claimable)].into(), oldest_claimable_at: None };
+    let counted = DemandLive { buckets: [(Bucket::Claimable, claimable)].into(), ..DemandLive::default() };
     Demand { users: vec![user], live: Some(counted), ..Demand::default() }
 }
 
@@ -99,7 +116,14 @@ fn pause(left: &str) -> Pause {
 
 fn unknown(text: &str) -> UnknownPod {
     let (worker, pod) = text.split_once('=').unwrap();
-    UnknownPod { pod_id: PodId(pod.into()), worker: WorkerId(worker.into()), created_at: None }
+    let (pod, age) = pod.split_once('@').map_or((pod, None), |(pod, age)| (pod, Some(ago(age))));
+    UnknownPod {
+        pod_id: PodId(pod.into()),
+        worker: WorkerId(worker.into()),
+        created_at: age,
+        first_seen_at: None,
+        lists: 2 * u32::from(age.is_some()),
+    }
 }
 
 fn set(policy: &mut Policy, word: &str) {
@@ -111,6 +135,9 @@ fn set(policy: &mut Policy, word: &str) {
         "max" => policy.max_workers = value,
         "buffer" => policy.idle_buffer = value,
         "rate" => live.spawns_per_cycle_max = value,
+        "hourly" => live.spawns_per_hour_max = value,
+        "hour$" => live.budget_usd_per_hour = Some(f64::from(value)),
+        "day$" => live.budget_usd_per_day = Some(f64::from(value)),
         _ => panic!("what is {key}?"),
     }
 }
@@ -146,6 +173,11 @@ fn worker(line: &str) -> Worker {
         progress_at: None,
         idle_since: None,
         tasks: Vec::new(),
+        cell: None,
+        usd_per_hour: None,
+        refusal: None,
+        suspects: Vec::new(),
+        unlisted: None,
     };
     for pair in words[3..].chunks(2) {
         let value = pair[1];
@@ -163,11 +195,58 @@ fn worker(line: &str) -> Worker {
             "outcome" => live.outcome = Outcome::from_word(value),
             "pod" if value == "none" => (live.pod_id, live.pod) = (None, None),
             "pod" => live.pod = pod(value),
+            "cell" => live.cell = Some(cell(value)),
+            "usd" => live.usd_per_hour = Some(value.parse().unwrap()),
+            "pool" => live.pool = value.into(),
+            "refusal" => live.refusal = Refusal::from_word(value),
+            "lists" => live.unlisted = Some(value.parse().unwrap()),
+            "died" => live.suspects = vec![suspect(value, since)],
             word => panic!("what is {word}?"),
         }
     }
     worker.live = Some(live);
     worker
+}
+
+/// `RTX4090/EU-NO-1/image`; the image may be absent.
+pub(super) fn cell(text: &str) -> Cell {
+    let mut parts = text.split('/').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    Cell { gpu: part(), region: part(), image: part() }
+}
+
+/// `RTX4090/EU-NO-1@0.6`.
+fn offer(text: &str) -> Offer {
+    let (name, price) = text.split_once('@').unwrap_or((text, ""));
+    Offer { cell: Some(cell(name)), usd_per_hour: price.parse().ok() }
+}
+
+/// `3,70`: earlier workers died 3 s and 70 s after their claims; this one claimed when its state began.
+fn suspect(deaths: &str, claimed_at: Time) -> Suspect {
+    let deaths_after_seconds = deaths.split(',').map(|seconds| seconds.parse().unwrap()).collect();
+    Suspect { task: TaskId(Uuid::from_u128(1)), claimed_at, deaths_after_seconds }
+}
+
+/// `override failure_breaker 600s`, `override failure_breaker RTX4090/EU-NO-1 600s`, `pause 60s`,
+/// `spawn 2 beside 1 600s`, `drain w1 60s`; the last word is the time that is left.
+fn order(words: &str, index: usize) -> Order {
+    let words: Vec<&str> = words.split(' ').collect();
+    let until = clock::from_micros(noon().as_microsecond() + seconds(words[words.len() - 1]) * 1_000_000);
+    let command = match words[..words.len() - 1] {
+        ["override", gate] => Command::Override { gate: GateName::from_word(gate).unwrap(), cell: None },
+        ["override", gate, cell] => {
+            Command::Override { gate: GateName::from_word(gate).unwrap(), cell: Some(cell.into()) }
+        }
+        ["pause"] => Command::PausePool { pool: "default".into() },
+        ["spawn", count, "beside", beside] => {
+            Command::Spawn { pool: None, count: count.parse().unwrap(), beside: beside.parse().unwrap() }
+        }
+        ["drain", worker] => Command::Drain { worker: WorkerId(worker.into()) },
+        ["terminate", worker] => Command::Terminate { worker: WorkerId(worker.into()) },
+        ref words => panic!("what order is {words:?}?"),
+    };
+    let id = OrderId(i64::try_from(index).unwrap() + 1);
+    Order { id, command, actor: "ada".into(), reason: "a test".into(), since: ago("60s"), until: Some(until) }
 }
 
 fn leaving(outcome: &str, since: Time) -> Leaving {

@@ -8,14 +8,17 @@ use uuid::Uuid;
 
 use super::super::{Action, Decision, Verdict, decide};
 use crate::clock::{self, Time};
+use crate::fleet::cell::Offer;
 use crate::fleet::health::{self, Standing};
 use crate::fleet::ids::{BootId, PodId, Term, WorkerId};
+use crate::fleet::order::{Command, Order, OrderId};
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::{Policy, PolicyLive};
+use crate::fleet::refusal::Refusal;
 use crate::fleet::scaling;
 use crate::fleet::snapshot::{
-    Demand, DemandLive, Input, Inputs, Leaving, Live, Pause, PodSeen, PodStatus, Quality, Snapshot, UnknownPod,
-    User, Worker, WorkerLive,
+    Balance, Demand, DemandLive, Input, Inputs, Leaving, Live, Pause, PodSeen, PodStatus, Quality, Snapshot,
+    UnknownPod, User, Worker, WorkerLive,
 };
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::Bucket;
@@ -63,6 +66,9 @@ prop_compose! {
         pod in option::weighted(0.8, pod()),
         progress_at in option::of(time()),
         idle_since in option::of(time()),
+        (cell, usd) in (option::weighted(0.8, 0..CELLS.len()), option::of(0.0..2.0f64)),
+        refusal in option::weighted(0.3, (0..Refusal::ALL.len()).prop_map(|index| Refusal::ALL[index])),
+        unlisted in option::weighted(0.5, 0..5u32),
     ) -> WorkerLive {
         WorkerLive {
             state, state_since, outcome,
@@ -70,6 +76,8 @@ prop_compose! {
             pool: "default".into(),
             pod_id: has_pod.then(|| PodId("pod".into())),
             pod, progress_at, idle_since, tasks: Vec::new(),
+            cell: cell.map(|cell| super::fleet_text::cell(CELLS[cell])),
+            usd_per_hour: usd, refusal, suspects: Vec::new(), unlisted,
         }
     }
 }
@@ -103,6 +111,8 @@ prop_compose! {
         (window, beat, idle, overcapacity) in (seconds(), seconds(), seconds(), seconds()),
         (spawning, startup, progress, ambiguous) in (seconds(), seconds(), seconds(), seconds()),
         live in prop::bool::weighted(0.9),
+        cells in vec((0..CELLS.len(), option::of(0.0..2.0f64)), 0..3),
+        (per_hour, usd_hour, usd_day) in (0..8u32, option::of(0.0..9.0f64), option::of(0.0..9.0f64)),
     ) -> Policy {
         Policy {
             min_workers, max_workers, idle_buffer, failure_rate_max, failure_rate_min_workers,
@@ -115,6 +125,13 @@ prop_compose! {
                 progress_timeout_seconds: progress,
                 drain_timeout_seconds: progress,
                 ambiguous_seconds: ambiguous,
+                spawns_per_hour_max: per_hour,
+                budget_usd_per_hour: usd_hour,
+                budget_usd_per_day: usd_day,
+                cells: cells.into_iter().map(|(cell, usd_per_hour)| Offer {
+                    cell: Some(super::fleet_text::cell(CELLS[cell])),
+                    usd_per_hour,
+                }).collect(),
                 ..PolicyLive::default()
             }),
             ..Policy::default()
@@ -132,22 +149,54 @@ fn input() -> impl Strategy<Value = Input> {
     })
 }
 
+const CELLS: [&str; 3] = ["RTX4090/EU-NO-1/a", "RTX4090/EU-NO-1/b", "A40/US-1/a"];
+
+fn order() -> impl Strategy<Value = Order> {
+    let overruled = crate::fleet::order::OVERRIDABLE;
+    let cell = option::of((0..CELLS.len()).prop_map(|cell| super::fleet_text::cell(CELLS[cell]).to_string()));
+    let command = prop_oneof![
+        (0..overruled.len(), cell).prop_map(move |(gate, cell)| Command::Override { gate: overruled[gate], cell }),
+        Just(Command::PausePool { pool: "default".into() }),
+        (count(), count()).prop_map(|(count, beside)| Command::Spawn { pool: None, count, beside }),
+        (0..40u32).prop_map(|id| Command::Drain { worker: WorkerId(format!("w{id}")) }),
+        (0..40u32).prop_map(|id| Command::Terminate { worker: WorkerId(format!("w{id}")) }),
+    ];
+    (command, time(), option::of(time())).prop_map(|(command, since, until)| Order {
+        id: OrderId(1),
+        command,
+        actor: "ada".into(),
+        reason: "r".into(),
+        since,
+        until,
+    })
+}
+
 prop_compose! {
     fn live()(
         term in option::weighted(0.9, Just(Term(3))),
         (database, provider) in (input(), input()),
         writes_since in time(),
         pause in option::weighted(0.2, (time(), option::of(time()))),
-        unknown_pods in vec((0..40u32, option::of(time())), 0..4),
+        unknown_pods in vec((0..40u32, option::of(time()), 0..4u32), 0..4),
+        orders in vec(order(), 0..4),
+        (spent, balance) in (option::of(0.0..9.0f64), option::of((option::of(0.0..3.0f64), input()))),
+        desired_lately in option::of(0..6u32),
     ) -> Live {
-        let unknown = |(id, created_at): (u32, _)| {
-            UnknownPod { pod_id: PodId(format!("pod-{id}")), worker: WorkerId(format!("w{id}")), created_at }
+        let unknown = |(id, created_at, lists): (u32, _, _)| UnknownPod {
+            pod_id: PodId(format!("pod-{id}")),
+            worker: WorkerId(format!("w{id}")),
+            created_at,
+            first_seen_at: None,
+            lists,
         };
         Live {
             fleet: "f".into(), env: "e".into(), boot_id: BootId(Uuid::from_u128(1)), cycle: 1, term,
             inputs: Inputs { database, provider }, writes_since,
             pause: pause.map(|(since, until)| Pause { actor: "ada".into(), reason: "r".into(), since, until }),
             unknown_pods: unknown_pods.into_iter().map(unknown).collect(),
+            orders, ended_today_usd: spent,
+            balance: balance.map(|(usd, input)| Balance { usd, input }),
+            desired_lately,
         }
     }
 }
@@ -162,7 +211,7 @@ fn demand() -> impl Strategy<Value = Demand> {
             cloud_enabled: None,
             dependency_blocked: 0,
         }],
-        live: Some(DemandLive { buckets: [(Bucket::Claimable, claimable)].into(), oldest_claimable_at: None }),
+        live: Some(DemandLive { buckets: [(Bucket::Claimable, claimable)].into(), ..DemandLive::default() }),
         ..Demand::default()
     })
 }
@@ -199,10 +248,11 @@ fn done(snapshot: &Snapshot, decision: &Decision) -> Snapshot {
     };
     for action in actions(decision) {
         match action {
-            Action::Spawn { worker, pool } => {
+            Action::Spawn { worker, pool, cell, usd_per_hour } => {
                 let mut spawned = super::fleet_text::parse("w requesting 0s pod none").workers.remove(0);
                 spawned.id = worker;
-                spawned.live.as_mut().unwrap().pool = pool;
+                let live = spawned.live.as_mut().unwrap();
+                (live.pool, live.cell, live.usd_per_hour) = (pool, cell, usd_per_hour);
                 next.workers.push(spawned);
             }
             Action::Adopt { worker, pod_id } => {
@@ -213,6 +263,9 @@ fn done(snapshot: &Snapshot, decision: &Decision) -> Snapshot {
             Action::Drain { worker, outcome, .. } => leave(&mut next, &worker, WorkerState::Draining, outcome),
             Action::Terminate { worker, outcome, .. } => {
                 leave(&mut next, &worker, WorkerState::Terminating, outcome)
+            }
+            Action::Reap { pod_id, .. } => {
+                next.live.iter_mut().for_each(|live| live.unknown_pods.retain(|pod| pod.pod_id != pod_id));
             }
             Action::End { worker, outcome, .. } => leave(&mut next, &worker, WorkerState::Gone, outcome),
         }
@@ -255,7 +308,7 @@ proptest! {
             prop_assert!(blocked || decision.spawn == decision.desired.saturating_sub(load.covered()));
         }
         let names: BTreeSet<_> = decision.gates.iter().map(|gate| gate.gate).collect();
-        prop_assert_eq!(names.len(), if snapshot.live.is_some() { 9 } else { 6 });
+        prop_assert_eq!(names.len(), if snapshot.live.is_some() { 11 } else { 6 });
         prop_assert_eq!(names.len(), decision.gates.len());
     }
 
@@ -278,11 +331,14 @@ proptest! {
                     prop_assert!(over, "{action:?} on an incomplete listing");
                 }
                 Action::Terminate { .. } => {
-                    let leaves = live.is_some_and(|live| {
+                    let ordered = snapshot.live.iter().flat_map(|live| &live.orders);
+                    let ordered = ordered.map(|order| order.command.target()).any(|id| id == action.worker().0);
+                    let leaves = ordered || live.is_some_and(|live| {
                         live.leaving.is_some() || matches!(live.state, WorkerState::Draining | WorkerState::Terminating)
                     });
                     prop_assert!(leaves, "{action:?} right after a gap");
                 }
+                Action::Reap { .. } => prop_assert!(false, "{action:?} on an incomplete listing"),
                 Action::Drain { .. } | Action::Spawn { .. } | Action::Adopt { .. } => {}
             }
         }
@@ -293,10 +349,15 @@ proptest! {
     }
 
     #[test]
-    fn only_idle_workers_above_the_desired_count_are_drained(snapshot in snapshot()) {
+    fn only_idle_workers_above_the_desired_count_are_drained(mut snapshot in snapshot()) {
+        let mut seen = BTreeSet::new();
+        snapshot.workers.retain(|worker| seen.insert(worker.id.clone()));
         let decision = decide(&snapshot, &snapshot.policy, snapshot.as_of);
         let mut drained = 0;
-        for action in actions(&decision).iter().filter(|action| action.word() == "drain") {
+        let ordered: BTreeSet<String> =
+            snapshot.live.iter().flat_map(|live| &live.orders).map(|order| order.command.target()).collect();
+        let drains = |action: &&Action| action.word() == "drain" && !ordered.contains(&action.worker().0);
+        for action in actions(&decision).iter().filter(drains) {
             let worker = snapshot.workers.iter().find(|worker| worker.id == *action.worker()).unwrap();
             prop_assert_eq!(worker.live.as_ref().unwrap().state, WorkerState::Idle);
             prop_assert!(!health::is_busy(worker));
@@ -341,6 +402,10 @@ proptest! {
                 (Action::Terminate { .. }, Some("terminate" | "drain")) => {}
                 // Gone while it was asked: what ends it is another piece of evidence.
                 (Action::End { .. } | Action::Terminate { .. }, Some("adopt")) => {}
+                // Another pod of its name, that is nobody's since it ended; or the next of several.
+                (Action::Reap { .. }, Some("end" | "reap" | "terminate" | "drain")) => {}
+                // What was hidden by an action about a pod of its name.
+                (_, Some("reap")) => {}
                 (action, before) => prop_assert!(before.is_none(), "{action:?} after {before:?}"),
             }
         }

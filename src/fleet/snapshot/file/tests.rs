@@ -54,8 +54,8 @@ fn a_bad_worker_is_named_with_its_place() {
     check(
         &worker(r#""status": "active", "live": {"shape": 1}"#),
         expect![[r#"
-        $.workers[0].live: unknown field `shape`, expected one of `state`, `state_since`, `outcome`, `leaving`, `pool`, `pod_id`, `pod`, `progress_at`, `idle_since`, `tasks` at line 1 column 166
-    "#]],
+            $.workers[0].live: unknown field `shape`, expected one of `state`, `state_since`, `outcome`, `leaving`, `pool`, `pod_id`, `pod`, `progress_at`, `idle_since`, `tasks`, `cell`, `usd_per_hour`, `refusal`, `suspects`, `unlisted` at line 1 column 166
+        "#]],
     );
     check(
         &worker(r#""status": "error", "ended_at": "2025-10-16T10:59:59.999999Z""#),
