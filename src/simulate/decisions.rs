@@ -5,7 +5,7 @@ use crate::fleet::decision::{Verdict, decide};
 use crate::store::CycleRecord;
 
 /// So many workers must truly have failed before a breaker may open.
-pub(super) const BREAKER_FAILURES_MIN: usize = 4;
+pub(super) const BREAKER_FAILURES_MIN: usize = 3;
 
 /// Why `at` is not the first instant at which the gate opens, everything else being equal.
 pub(super) fn is_not_its_end(record: &CycleRecord, gate: usize, at: Time) -> Option<&'static str> {

@@ -214,12 +214,14 @@ impl Sim {
         let Some((_, pod)) = self.pod_of(worker).filter(|(_, pod)| pod.over.is_none()) else { return };
         let is_well = pod.fate == Fate::Good && !pod.agent.is_impaired;
         // A leader that was stopped may ask long after its intent; no listing can show that pod yet.
-        let is_late = !pod.is_answered && self.now - pod.created < LATE;
+        let is_late = *outcome == Outcome::ProviderFault && self.now - pod.created < LATE;
         if !is_well || is_late {
             return;
         }
         let busy_since = pod.agent.task().map(|(_, since)| since);
-        let text = format!("{worker} is well and is ended as {} ({reason})", outcome.word());
+        let (age, listed) = ((self.now - pod.created) / SECOND, (pod.shown_from - pod.created) / SECOND);
+        let pod = format!("its pod is {age} s old, listed after {listed} s, answered: {}", pod.is_answered);
+        let text = format!("{worker} is well and is ended as {} ({reason}); {pod}", outcome.word());
         match outcome {
             Outcome::Operator => {}
             Outcome::Planned => {
