@@ -20,6 +20,7 @@ mod render;
 mod replay;
 mod run;
 mod ship;
+mod simulate;
 mod snapshot;
 mod spool;
 mod status;
@@ -112,6 +113,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Alerts(args) => alerts::main(&args, flags),
         Command::Snapshot(args) => block_on(snapshot::main(args, flags)),
         Command::Replay(args) => replay::main(args, flags),
+        Command::Simulate(args) => simulate::main(&args),
         Command::Spool(args) => spool::main(&args, flags),
         Command::Migrate(args) => block_on(migrate::main(args, flags)),
         Command::Doctor(args) => block_on(doctor::main(args, flags)),

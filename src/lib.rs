@@ -11,8 +11,8 @@
 //!   (`--no-default-features --features telemetry`).
 //! - `fleet`: all that is pure; the snapshot and the decision.
 //! - `store`, `provider`: the database and the machines.
-//! - `orchestrator`, `watch`, `explain`, `agent`: observe, decide, act; the independent watchdog;
-//!   forensics; the process beside the user's program.
+//! - `orchestrator`, `watch`, `explain`, `agent`, `simulate`: observe, decide, act; the independent
+//!   watchdog; forensics; the process beside the user's program; a fleet's life in a moment.
 //! - `gateway`: HTTP.
 //! - `cli`, `config`: what was typed and set.
 
@@ -45,5 +45,7 @@ pub mod config;
 pub mod explain;
 #[cfg(feature = "full")]
 pub mod orchestrator;
+#[cfg(feature = "full")]
+pub mod simulate;
 #[cfg(feature = "full")]
 pub mod watch;

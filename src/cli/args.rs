@@ -80,6 +80,8 @@ pub(super) enum Command {
     Snapshot(SnapshotArgs),
     /// Judges snapshots in files by the rules that a running fleet is judged by.
     Replay(ReplayArgs),
+    /// Lives a fleet's days in moments: seeds with faults, or a workload under several policies.
+    Simulate(SimulateArgs),
     /// Looks into the spools of this folder.
     Spool(SpoolArgs),
     /// Brings the databases to this binary's schema.
@@ -376,6 +378,30 @@ pub(super) struct ReplayArgs {
     /// JSON object of policy keys that are laid over those of the stored decisions.
     #[arg(long, value_name = "FILE", requires = "from")]
     pub policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SimulateArgs {
+    /// Seeds, each a history of its own: from A to below B.
+    #[arg(long, value_name = "A..B", default_value = "0..20", conflicts_with = "long")]
+    pub seeds: String,
+    /// Days of each seed, spells of faults and of calm.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "long")]
+    pub days: u32,
+    /// 1,000 seeds of 10 days.
+    #[arg(long)]
+    pub long: bool,
+    /// Plays this workload (docs/traces.md) instead of seeds.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "days", "long"])]
+    pub trace: Option<PathBuf>,
+    /// By these rules: ours, legacy, legacy_no_breaker or queue_delay; all of them where absent.
+    #[arg(long, value_name = "RULES", requires = "trace")]
+    pub policy: Option<String>,
+    /// Prints the field-like workload of that seed, as a file for --trace.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "days", "long", "trace"])]
+    pub field: Option<u64>,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Debug, Args)]

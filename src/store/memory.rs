@@ -29,6 +29,7 @@ mod cycle;
 mod door;
 mod logs;
 mod orders;
+mod peek;
 mod queue;
 mod state;
 #[cfg(test)]
@@ -47,7 +48,13 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store; [`TimeSource::Database`] is this machine's clock.
     pub fn new(time: TimeSource) -> MemoryStore {
-        MemoryStore { state: Mutex::default(), time }
+        MemoryStore::with_decisions(time, cycle::DECISIONS_ROWS_MAX)
+    }
+
+    /// An empty store that keeps so many decision rows, the newest.
+    pub(crate) fn with_decisions(time: TimeSource, kept: usize) -> MemoryStore {
+        let state = State { decisions_kept: kept, ..State::default() };
+        MemoryStore { state: Mutex::new(state), time }
     }
 
     /// Adds a row of `system_logs`, which the telemetry half writes elsewhere. Its position is set.

@@ -154,7 +154,10 @@ impl Judge<'_> {
         }
         let grace = Duration::from_secs(NOT_LISTED_GRACE_SECONDS);
         let known = live.pod_id.is_some();
-        let limit = if known { grace } else { grace.max(seconds(self.question.policy_live.ambiguous_seconds)) };
+        // What was made lately may be listed late; what has spoken was listed before.
+        let is_settled = known && is_heard(worker);
+        let limit =
+            if is_settled { grace } else { grace.max(seconds(self.question.policy_live.ambiguous_seconds)) };
         let last_sign = worker.last_heartbeat_at.max(Some(live.state_since)).unwrap_or(live.state_since);
         let silent = clock::age(self.question.now, last_sign);
         let lists_enough = known || live.unlisted.is_none_or(|lists| lists >= AMBIGUOUS_LISTS_MIN);

@@ -16,7 +16,7 @@ use crate::store::{
 };
 
 /// Most decision rows that are kept.
-const DECISIONS_ROWS_MAX: usize = 10_000;
+pub(super) const DECISIONS_ROWS_MAX: usize = 10_000;
 
 impl State {
     // --- leadership ---
@@ -139,7 +139,7 @@ impl State {
             results: vec![None; actions],
             imported: None,
         });
-        if self.decisions.len() > DECISIONS_ROWS_MAX {
+        if self.decisions.len() > self.decisions_kept {
             self.decisions.pop_front();
         }
         id

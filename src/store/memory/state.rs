@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) incarnations: HashSet<(WorkerId, Uuid)>,
     pub(super) decisions: VecDeque<DecisionRow>,
     pub(super) decisions_ever: i64,
+    /// Rows of `decisions` that are kept.
+    pub(super) decisions_kept: usize,
     pub(super) processes: Vec<Process>,
     pub(super) leases: BTreeMap<String, LeaseRow>,
     pub(super) pause: Option<Pause>,
