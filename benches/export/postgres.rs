@@ -75,7 +75,7 @@ fn ours(address: &Address, spool: &Path) -> Result<f64, Box<dyn Error>> {
     config.database = Some(Destination::Postgres(address.clone()));
     let (_, guard) = telemetry::start::<tracing_subscriber::Registry>(config)?;
     let recorder = guard.recorder();
-    let source = recorder.intern(&source).map_err(|refused| refused.to_string())?;
+    let source = recorder.intern(&source).map_err(|refused| format!("{refused:?}"))?;
     let (worker, target) = (json!("gpu-20260131_120000-0a1b2c3d"), json!("dogwatch::orchestrator"));
     let began = monotonic();
     for n in 0..RECORDS {
