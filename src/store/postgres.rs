@@ -18,8 +18,8 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
     ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, TimeSource, UserTotals, Watched, Windows,
-    WorkerDoor, WorkerEnd, WorkerRow,
+    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, TimeSource, UserTotals,
+    Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::Time;
 use crate::fleet::ids::{BootId, TaskId, WorkerId};

@@ -17,8 +17,8 @@ use crate::fleet::task::{Bucket, NewTask, Task};
 use crate::rpc;
 use crate::store::{
     ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, TaskFilter, UserTotals, WorkerDoor, WorkerEnd,
-    WorkerRow,
+    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, TaskFilter, UserTotals, Watched, Windows,
+    WorkerDoor, WorkerEnd, WorkerRow,
 };
 
 #[async_trait]
@@ -43,6 +43,10 @@ impl Store for Hands {
         let mut read = self.ask("observe", self.world.store.observe(ended_within, user_task_limit)).await?;
         self.spoil(&mut read);
         Ok(read)
+    }
+
+    async fn watched(&self, windows: Windows) -> Result<Watched> {
+        self.ask("watched", self.world.store.watched(windows)).await
     }
 
     async fn commit_cycle(&self, held: &Lease, record: &CycleRecord, intents: &[Intent]) -> Result<DecisionId> {

@@ -3,6 +3,7 @@
 use super::fault::Fault;
 use super::rows::Values;
 use super::{Tx, decisions, lease, settings, tasks, workers};
+use crate::fleet::cell::Offer;
 use crate::fleet::ids::{TaskId, WorkerId};
 use crate::fleet::state::WorkerState;
 use crate::store::task_rules::released;
@@ -21,7 +22,10 @@ pub(super) async fn commit(
     lease::guard(tx, held).await?;
     for intent in intents {
         match intent {
-            Intent::Spawn { worker, pool, token_sha256 } => spawn(tx, worker, pool, *token_sha256).await?,
+            Intent::Spawn { worker, pool, token_sha256, offer } => {
+                spawn(tx, worker, (pool, offer), *token_sha256).await?;
+            }
+            Intent::HoldOld { .. } => {}
             Intent::Leave { worker, state, outcome, reason } => {
                 let mut row = known(tx, worker).await?;
                 let now = tx.now;
@@ -36,9 +40,14 @@ pub(super) async fn commit(
 
 /// A worker that is there already is a repeated intent: while its agent has not spoken, the token
 /// of the repetition is the one that a pod may carry.
-async fn spawn(tx: &mut Tx, worker: &WorkerId, pool: &str, token_sha256: [u8; 32]) -> Result<(), Fault> {
+async fn spawn(
+    tx: &mut Tx,
+    worker: &WorkerId,
+    (pool, offer): (&str, &Offer),
+    token_sha256: [u8; 32],
+) -> Result<(), Fault> {
     let row = match workers::load(tx, &worker.0).await? {
-        None => WorkerData::requesting(worker.clone(), pool.to_owned(), token_sha256, tx.now),
+        None => WorkerData::requesting(worker.clone(), pool.to_owned(), token_sha256, offer.clone(), tx.now),
         Some(mut row) => {
             row.requested_again(token_sha256);
             row

@@ -153,6 +153,7 @@ pub(super) async fn newest(tx: &mut Tx, since: Option<Time>, most: usize) -> Res
             snapshot: snapshot(&row)?,
             decision: row.json::<Decision>("decision")?,
             results,
+            imported: None,
         });
     }
     Ok(decisions)

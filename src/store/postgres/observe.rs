@@ -20,6 +20,8 @@ pub(super) async fn observe(tx: &mut Tx, ended_within: Duration, user_task_limit
         records: Vec::new(),
         writes_since: lease::writes_since(tx).await?,
         pause: operators::pause_in_force(tx).await?,
+        orders: Vec::new(),
+        ended_today_usd: None,
     })
 }
 
@@ -77,7 +79,7 @@ pub(super) async fn demand(tx: &mut Tx, user_task_limit: u32) -> Result<Demand, 
             demand.users.push(user(row)?);
         } else {
             let oldest_claimable_at = values.time_opt("oldest_claimable_at")?;
-            demand.live = Some(DemandLive { buckets: buckets(row)?, oldest_claimable_at });
+            demand.live = Some(DemandLive { buckets: buckets(row)?, oldest_claimable_at, pools: BTreeMap::new() });
         }
     }
     demand.users.sort_by(|a, b| a.user.cmp(&b.user));

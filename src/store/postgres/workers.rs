@@ -8,6 +8,7 @@ use super::fault::Fault;
 use super::rows::{At, Values, json, text};
 use super::{Tx, limit};
 use crate::clock::{self, Time};
+use crate::fleet::cell::Offer;
 use crate::fleet::ids::{PodId, TaskId, WorkerId};
 use crate::fleet::outcome::Outcome;
 use crate::fleet::snapshot::Leaving;
@@ -81,6 +82,8 @@ pub(super) fn decode(row: &PgRow) -> Result<WorkerData, Fault> {
         state_since: row.time("state_since")?,
         created_at: row.time("created_at")?,
         pool: row.text("pool")?,
+        offer: Offer::default(),
+        refusal: None,
         token_sha256: token.and_then(|bytes| bytes.try_into().ok()),
         pod_id: row.text_opt("pod_id")?.map(PodId),
         incarnation: row.uuid_opt("incarnation")?,

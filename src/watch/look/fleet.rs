@@ -136,6 +136,8 @@ mod tests {
             reason: "why".to_owned(),
             lifts_at: None,
             lifts_when: None,
+            subject: None,
+            pool: None,
         };
         DecisionRow {
             id: DecisionId(second),
@@ -160,14 +162,21 @@ mod tests {
                 spawn: 0,
                 terminate: Vec::new(),
                 gates: gates.iter().map(gate).collect(),
-                live: Some(DecisionLive { actions: Vec::new(), wanted: desired, sentence: String::new() }),
+                live: Some(DecisionLive {
+                    actions: Vec::new(),
+                    wanted: desired,
+                    sentence: String::new(),
+                    pools: Vec::new(),
+                }),
             },
             results: Vec::new(),
+            imported: None,
         }
     }
 
     fn read(oldest: Option<i64>) -> Watched {
-        let live = DemandLive { buckets: BTreeMap::new(), oldest_claimable_at: oldest.map(at) };
+        let live =
+            DemandLive { buckets: BTreeMap::new(), oldest_claimable_at: oldest.map(at), pools: BTreeMap::new() };
         Watched {
             now: at(1_000),
             workers: Vec::new(),
