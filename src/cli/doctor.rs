@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::{Config, Profile, environment};
 use crate::error::{self, Exit};
 use crate::explain::doctor::{self, Finding, Verdict};
-use crate::store::postgres::{PostgresStore, SCHEMA_LEVEL};
+use crate::store::postgres::{PostgresStore, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
 use crate::store::sqlite::TimeSource;
 use crate::store::{LogQuery, READ_ROWS_MAX, Store};
 use crate::telemetry::exporter::postgres::Address;
@@ -131,6 +131,11 @@ async fn postgres(address: &Address, findings: &mut Vec<Finding>) -> bool {
         Ok(level) if level > SCHEMA_LEVEL => {
             let evidence = format!("level {level}; this dogwatch knows {SCHEMA_LEVEL}");
             findings.push(Finding::warning("schema", evidence, "use the dogwatch that migrated it"));
+        }
+        Ok(level) if level < SCHEMA_LEVEL_MIN => {
+            let evidence = format!("level {level}; this dogwatch works with {SCHEMA_LEVEL_MIN} and later");
+            findings.push(Finding::problem("schema", evidence, "run `dogwatch migrate`"));
+            return false;
         }
         Ok(level) => {
             let evidence = format!("level {level}; this dogwatch is made for {SCHEMA_LEVEL}");

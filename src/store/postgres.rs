@@ -17,13 +17,15 @@ use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
-    ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, TimeSource, UserTotals,
-    Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
+    ActionResult, AuditRow, CycleRecord, DecisionId, DecisionQuery, DecisionRow, FleetRead, Import, Intent, Lease,
+    LeaseAnswer, LogQuery, LogRow, OrderRow, Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store,
+    StoreError, TaskFilter, TimeSource, UserTotals, Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::Time;
 use crate::fleet::ids::{BootId, TaskId, WorkerId};
+use crate::fleet::order::{NewOrder, Order, OrderId};
 use crate::fleet::policy::PolicyLive;
+use crate::fleet::pool::PoolTasks;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{Bucket, NewTask, Task};
 use crate::rpc::{self, Function};
@@ -33,11 +35,13 @@ mod cycle;
 mod decisions;
 mod door;
 mod fault;
+mod import;
 mod lease;
 pub(super) mod logs;
 mod observe;
 mod open;
 mod operators;
+mod orders;
 mod processes;
 mod rows;
 mod settings;
@@ -78,6 +82,15 @@ impl Tx {
 
     fn at(&self) -> At {
         At(self.now)
+    }
+
+    /// Until this transaction ends nobody else passes here with the same word.
+    async fn alone(&mut self, word: &'static str) -> std::result::Result<(), Fault> {
+        sqlx::query("select pg_advisory_xact_lock(hashtextextended('dogwatch.' || $1, 0))")
+            .bind(word)
+            .execute(self.db())
+            .await?;
+        Ok(())
     }
 }
 
@@ -319,7 +332,36 @@ impl Store for PostgresStore {
     }
 
     async fn decisions(&self, since: Option<Time>, limit: usize) -> Result<Vec<DecisionRow>> {
-        transaction!(self.read(), "read decisions", |tx| decisions::newest(tx, since, limit))
+        let query = DecisionQuery { since, limit, ..DecisionQuery::default() };
+        self.decision_rows(&query).await
+    }
+
+    async fn decision_rows(&self, query: &DecisionQuery) -> Result<Vec<DecisionRow>> {
+        transaction!(self.read(), "read decisions", |tx| decisions::read(tx, query))
+    }
+
+    async fn order(&self, new: &NewOrder) -> Result<Order> {
+        transaction!(self.write(), "give an order", |tx| orders::give(tx, new))
+    }
+
+    async fn end_order(&self, order: OrderId, actor: &str, reason: &str) -> Result<bool> {
+        transaction!(self.write(), "end an order", |tx| orders::end(tx, order, actor, reason))
+    }
+
+    async fn orders(&self, limit: usize) -> Result<Vec<OrderRow>> {
+        transaction!(self.read(), "read orders", |tx| orders::newest(tx, limit))
+    }
+
+    async fn audit(&self, limit: usize) -> Result<Vec<AuditRow>> {
+        transaction!(self.read(), "read the audit", |tx| orders::audit(tx, limit))
+    }
+
+    async fn set_pools(&self, pools: &[PoolTasks]) -> Result<()> {
+        transaction!(self.write(), "write the pools", |tx| orders::set_pools(tx, pools))
+    }
+
+    async fn import(&self, import: &Import) -> Result<bool> {
+        transaction!(self.write(), "import a file", |tx| import::write(tx, import))
     }
 
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {

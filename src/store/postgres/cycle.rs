@@ -2,9 +2,10 @@
 
 use super::fault::Fault;
 use super::rows::Values;
-use super::{Tx, decisions, lease, settings, tasks, workers};
+use super::{Tx, decisions, lease, operators, settings, tasks, workers};
 use crate::fleet::cell::Offer;
 use crate::fleet::ids::{TaskId, WorkerId};
+use crate::fleet::outcome::Outcome;
 use crate::fleet::state::WorkerState;
 use crate::store::task_rules::released;
 use crate::store::worker_row::WorkerData;
@@ -25,7 +26,7 @@ pub(super) async fn commit(
             Intent::Spawn { worker, pool, token_sha256, offer } => {
                 spawn(tx, worker, (pool, offer), *token_sha256).await?;
             }
-            Intent::HoldOld { .. } => {}
+            Intent::HoldOld { older_than } => operators::hold_old(tx, *older_than).await?,
             Intent::Leave { worker, state, outcome, reason } => {
                 let mut row = known(tx, worker).await?;
                 let now = tx.now;
@@ -105,6 +106,7 @@ pub(super) async fn end_worker(
     .fetch_all(tx.db())
     .await?;
     let why = row.end_in_words();
+    let blamed = row.outcome == Some(Outcome::PoisonTask);
     let mut given_back = Vec::with_capacity(rows.len());
     for row in &rows {
         let row = Values("tasks", row);
@@ -112,6 +114,9 @@ pub(super) async fn end_worker(
         let (status, error) = released(attempts, &why);
         if tasks::release(tx, id, worker, attempts, (status, error.as_deref())).await? {
             given_back.push(id);
+            if blamed {
+                operators::hold_poisoned(tx, id, &why).await?;
+            }
         }
     }
     Ok(given_back)

@@ -7,16 +7,16 @@
 use std::time::Duration;
 
 use sha2::Digest as _;
+use sqlx::QueryBuilder;
 
 use super::fault::Fault;
 use super::rows::{At, Values, text};
 use super::{Tx, lease, limit, workers};
-use crate::clock::Time;
 use crate::fleet::decision::Decision;
 use crate::fleet::ids::{BootId, Term};
 use crate::fleet::snapshot::Snapshot;
 use crate::store::snapshot_body::{self, Instant};
-use crate::store::{ActionResult, CycleRecord, DecisionId, DecisionRow, Lease};
+use crate::store::{ActionResult, CycleRecord, DecisionId, DecisionQuery, DecisionRow, Lease};
 
 /// Decision rows are kept this long.
 const DECISIONS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -26,6 +26,13 @@ const DECISIONS_ROWS_MAX: i64 = 200_000;
 const DELETE_BATCH_ROWS: i64 = 50;
 
 pub(super) async fn write(tx: &mut Tx, held: &Lease, record: &CycleRecord) -> Result<DecisionId, Fault> {
+    let id = insert(tx, held.term, record).await?;
+    delete_old(tx).await?;
+    Ok(id)
+}
+
+/// Writes the row, and the snapshot's body where it is another one than the newest.
+pub(super) async fn insert(tx: &mut Tx, term: Term, record: &CycleRecord) -> Result<DecisionId, Fault> {
     let (instant, body) =
         snapshot_body::split(&record.snapshot).map_err(|error| Fault::bad_row("the snapshot", error))?;
     let snapshot = store_body(tx, &body).await?;
@@ -39,7 +46,7 @@ pub(super) async fn write(tx: &mut Tx, held: &Lease, record: &CycleRecord) -> Re
     )
     .bind(record.boot_id.0)
     .bind(record.cycle)
-    .bind(held.term.0)
+    .bind(term.0)
     .bind(tx.at())
     .bind(&record.trace_id)
     .bind(snapshot)
@@ -51,7 +58,6 @@ pub(super) async fn write(tx: &mut Tx, held: &Lease, record: &CycleRecord) -> Re
     .bind(i64::try_from(actions).unwrap_or(i64::MAX))
     .fetch_one(tx.db())
     .await?;
-    delete_old(tx).await?;
     Ok(DecisionId(id))
 }
 
@@ -129,15 +135,24 @@ pub(super) async fn action_result(
     Ok(())
 }
 
-pub(super) async fn newest(tx: &mut Tx, since: Option<Time>, most: usize) -> Result<Vec<DecisionRow>, Fault> {
-    let rows = sqlx::query(
-        "select d.*, s.body from dogwatch.decisions d join dogwatch.snapshots s on s.id = d.snapshot_id
-         where $1::timestamptz is null or d.at >= $1 order by d.id desc limit $2",
-    )
-    .bind(since.map(At))
-    .bind(limit(most))
-    .fetch_all(tx.db())
-    .await?;
+pub(super) async fn read(tx: &mut Tx, query: &DecisionQuery) -> Result<Vec<DecisionRow>, Fault> {
+    let mut sql = QueryBuilder::<sqlx::Postgres>::new(
+        "select d.*, s.body from dogwatch.decisions d join dogwatch.snapshots s on s.id = d.snapshot_id where true",
+    );
+    if let Some(since) = query.since {
+        sql.push(" and d.at >= ").push_bind(At(since));
+    }
+    if let Some(until) = query.until {
+        sql.push(" and d.at <= ").push_bind(At(until));
+    }
+    if let Some(cycle) = query.cycle {
+        sql.push(" and d.cycle = ").push_bind(cycle);
+    }
+    if let Some(after) = query.after {
+        sql.push(" and d.id > ").push_bind(after.0);
+    }
+    sql.push(if query.oldest_first { " order by d.id limit " } else { " order by d.id desc limit " });
+    let rows = sql.push_bind(limit(query.limit)).build().fetch_all(tx.db()).await?;
     let mut decisions = Vec::with_capacity(rows.len());
     for row in &rows {
         let row = Values("decisions", row);
@@ -153,7 +168,7 @@ pub(super) async fn newest(tx: &mut Tx, since: Option<Time>, most: usize) -> Res
             snapshot: snapshot(&row)?,
             decision: row.json::<Decision>("decision")?,
             results,
-            imported: None,
+            imported: row.text_opt("imported")?,
         });
     }
     Ok(decisions)

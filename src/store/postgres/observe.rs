@@ -6,22 +6,30 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 
 use super::fault::Fault;
-use super::rows::Values;
-use super::{Tx, lease, operators, workers};
-use crate::fleet::snapshot::{Demand, DemandLive, User, Worker};
+use super::rows::{At, Values};
+use super::{Tx, lease, operators, orders, workers};
+use crate::clock;
+use crate::fleet::ids::TaskId;
+use crate::fleet::snapshot::{Demand, DemandLive, Suspect, User, Worker};
 use crate::fleet::task::Bucket;
 use crate::store::{DEMAND_USERS_MAX, FleetRead, OBSERVED_WORKERS_MAX, READ_ROWS_MAX, UserTotals};
 
 pub(super) async fn observe(tx: &mut Tx, ended_within: Duration, user_task_limit: u32) -> Result<FleetRead, Fault> {
+    let mut workers = observed_workers(tx, ended_within).await?;
+    suspects(tx, &mut workers).await?;
+    let mut demand = demand(tx, user_task_limit).await?;
+    if let Some(live) = &mut demand.live {
+        live.pools = pools(tx, user_task_limit).await?;
+    }
     Ok(FleetRead {
         now: tx.now,
-        workers: observed_workers(tx, ended_within).await?,
-        demand: demand(tx, user_task_limit).await?,
+        workers,
+        demand,
         records: Vec::new(),
         writes_since: lease::writes_since(tx).await?,
         pause: operators::pause_in_force(tx).await?,
-        orders: Vec::new(),
-        ended_today_usd: None,
+        orders: orders::in_force(tx).await?,
+        ended_today_usd: ended_today_usd(tx).await?,
     })
 }
 
@@ -79,11 +87,92 @@ pub(super) async fn demand(tx: &mut Tx, user_task_limit: u32) -> Result<Demand, 
             demand.users.push(user(row)?);
         } else {
             let oldest_claimable_at = values.time_opt("oldest_claimable_at")?;
-            demand.live = Some(DemandLive { buckets: buckets(row)?, oldest_claimable_at, pools: BTreeMap::new() });
+            demand.live = Some(DemandLive { buckets: buckets(row)?, oldest_claimable_at, ..DemandLive::default() });
         }
     }
     demand.users.sort_by(|a, b| a.user.cmp(&b.user));
     Ok(demand)
+}
+
+/// Claimable tasks by pool, where pools are declared: what a user's limit leaves goes to the pools in
+/// the order of their names.
+async fn pools(tx: &mut Tx, user_task_limit: u32) -> Result<BTreeMap<String, u64>, Fault> {
+    let declared = sqlx::query("select 1 from dogwatch.queue_pools limit 1").fetch_optional(tx.db()).await?;
+    if declared.is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query(
+        "with ready as (
+             select user_id, pool, count(*) as tasks from dogwatch.dw_queue where bucket = 'ready' group by user_id, pool
+         ), hands as (
+             select user_id, count(*) as tasks from dogwatch.dw_tasks where status = 'In Progress' group by user_id
+         ), shared as (
+             select r.pool, r.tasks, greatest(0, $1 - coalesce(h.tasks, 0)) as free,
+                 coalesce(sum(r.tasks) over (partition by r.user_id order by r.pool collate \"C\"
+                     rows between unbounded preceding and 1 preceding), 0) as before
+             from ready r left join hands h on h.user_id = r.user_id
+         )
+         select pool, sum(greatest(0, least(tasks, free - before)))::bigint as claimable from shared group by pool",
+    )
+    .bind(i64::from(user_task_limit))
+    .fetch_all(tx.db())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let row = Values("dw_queue", row);
+            Ok((row.text("pool")?, row.count("claimable")?))
+        })
+        .collect()
+}
+
+/// For each task in hand, what became of the earlier workers that died with it in theirs.
+async fn suspects(tx: &mut Tx, workers: &mut [Worker]) -> Result<(), Fault> {
+    let rows = sqlx::query(
+        "select t.id, t.worker_id, t.started_at, a.claimed_at, w.last_heartbeat
+         from dogwatch.dw_tasks t
+         join dogwatch.task_attempts a on a.task_id = t.id and a.attempt < t.attempts and a.answer is null
+         join dogwatch.workers w on w.id = a.worker_id and w.ended_at = a.ended_at
+         where t.status = 'In Progress' and w.outcome in ('worker_crash', 'stalled', 'poison_task')
+         order by t.started_at, t.id, a.attempt limit $1",
+    )
+    .bind(i64::try_from(READ_ROWS_MAX).unwrap_or(i64::MAX))
+    .fetch_all(tx.db())
+    .await?;
+    for row in &rows {
+        let row = Values("task_attempts", row);
+        let holder = row.text("worker_id")?;
+        let task = TaskId(row.uuid("id")?);
+        let (claimed, last) = (row.time("claimed_at")?, row.time_opt("last_heartbeat")?);
+        let after = clock::age(last.unwrap_or(claimed), claimed).as_secs();
+        let live = workers.iter_mut().find(|worker| worker.id.0 == holder).and_then(|worker| worker.live.as_mut());
+        let Some(live) = live else { continue };
+        match live.suspects.iter_mut().find(|suspect| suspect.task == task) {
+            Some(suspect) => suspect.deaths_after_seconds.push(after),
+            None => live.suspects.push(Suspect {
+                task,
+                claimed_at: row.time("started_at")?,
+                deaths_after_seconds: vec![after],
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// What workers that ended today have cost today; micro-dollars, so that the sum does not depend on
+/// its order.
+async fn ended_today_usd(tx: &mut Tx) -> Result<Option<f64>, Fault> {
+    const DAY: i64 = 86_400_000_000;
+    let midnight = At::micros(tx.now.as_microsecond().div_euclid(DAY) * DAY);
+    let micro_usd: Option<i64> = sqlx::query_scalar(
+        "select sum(trunc(usd_per_hour * micros / 3600.0 + 0.5)::bigint)::bigint from (
+             select usd_per_hour,
+                 (extract(epoch from ended_at - greatest(created_at, $1)) * 1000000)::double precision as micros
+             from dogwatch.workers where ended_at >= $1 and usd_per_hour is not null and pod_id is not null) ended",
+    )
+    .bind(midnight)
+    .fetch_one(tx.db())
+    .await?;
+    Ok(micro_usd.map(|micro_usd| micro_usd as f64 / 1e6))
 }
 
 fn user(row: &PgRow) -> Result<User, Fault> {

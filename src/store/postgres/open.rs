@@ -28,11 +28,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "logs_door",
         sql: include_str!("../../../migrations/postgres/fleet/20261122030200_logs_door.sql"),
     },
+    Migration {
+        version: "20261122040000",
+        name: "policy",
+        sql: include_str!("../../../migrations/postgres/fleet/20261122040000_policy.sql"),
+    },
 ];
 /// The level of the fleet's schema that this program brings a database to.
-pub const SCHEMA_LEVEL: i64 = 1;
-/// The oldest level that it works with: its own, and the one before.
-pub const SCHEMA_LEVEL_MIN: i64 = if SCHEMA_LEVEL > 1 { SCHEMA_LEVEL - 1 } else { 1 };
+pub const SCHEMA_LEVEL: i64 = 2;
+/// The oldest level that it works with: level 1 has no orders, no pools and no cells.
+pub const SCHEMA_LEVEL_MIN: i64 = 2;
 /// Connections a process.
 pub const CONNECTIONS_MAX: u32 = 12;
 /// Prepared statements that a connection keeps.

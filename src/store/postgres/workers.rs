@@ -11,6 +11,7 @@ use crate::clock::{self, Time};
 use crate::fleet::cell::Offer;
 use crate::fleet::ids::{PodId, TaskId, WorkerId};
 use crate::fleet::outcome::Outcome;
+use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::Leaving;
 use crate::fleet::state::{Status, WorkerState};
 use crate::store::WorkerRow;
@@ -82,8 +83,6 @@ pub(super) fn decode(row: &PgRow) -> Result<WorkerData, Fault> {
         state_since: row.time("state_since")?,
         created_at: row.time("created_at")?,
         pool: row.text("pool")?,
-        offer: Offer::default(),
-        refusal: None,
         token_sha256: token.and_then(|bytes| bytes.try_into().ok()),
         pod_id: row.text_opt("pod_id")?.map(PodId),
         incarnation: row.uuid_opt("incarnation")?,
@@ -105,6 +104,8 @@ pub(super) fn decode(row: &PgRow) -> Result<WorkerData, Fault> {
         exited_at: row.time_opt("exited_at")?,
         exit_report: row.json_opt("exit_report")?,
         quarantine: row.text_opt("quarantine")?,
+        offer: Offer { cell: row.json_opt("cell")?, usd_per_hour: row.number_opt("usd_per_hour")? },
+        refusal: row.word_opt("refusal", Refusal::from_word)?,
     })
 }
 
@@ -142,6 +143,9 @@ pub(super) async fn save(tx: &mut Tx, worker: &WorkerData) -> Result<(), Fault> 
         .bind(at(worker.exited_at))
         .bind(worker.exit_report.as_ref().map(json).transpose()?)
         .bind(worker.quarantine.as_deref().map(text))
+        .bind(worker.offer.cell.as_ref().map(json).transpose()?)
+        .bind(worker.offer.usd_per_hour)
+        .bind(worker.refusal.map(Refusal::word))
         .execute(tx.db())
         .await?;
     Ok(())
@@ -151,9 +155,10 @@ const SAVE: &str = "
 insert into dogwatch.workers (
     id, status, state, state_since, created_at, pool, token_sha256, pod_id, incarnation, beat_seq, progress_seq,
     promoted_at, first_heartbeat_at, last_heartbeat, progress_at, idle_since, tasks_claimed, leaving_outcome,
-    leaving_reason, leaving_since, ended_at, outcome, reason, actor, evidence, info, exited_at, exit_report, quarantine)
+    leaving_reason, leaving_since, ended_at, outcome, reason, actor, evidence, info, exited_at, exit_report, quarantine,
+    cell, usd_per_hour, refusal)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-    $24, $25, $26, $27, $28, $29)
+    $24, $25, $26, $27, $28, $29, $30, $31, $32)
 on conflict (id) do update set
     status = excluded.status, state = excluded.state, state_since = excluded.state_since,
     token_sha256 = excluded.token_sha256, pod_id = excluded.pod_id, incarnation = excluded.incarnation,
@@ -163,7 +168,8 @@ on conflict (id) do update set
     leaving_outcome = excluded.leaving_outcome, leaving_reason = excluded.leaving_reason,
     leaving_since = excluded.leaving_since, ended_at = excluded.ended_at, outcome = excluded.outcome,
     reason = excluded.reason, actor = excluded.actor, evidence = excluded.evidence, info = excluded.info,
-    exited_at = excluded.exited_at, exit_report = excluded.exit_report, quarantine = excluded.quarantine";
+    exited_at = excluded.exited_at, exit_report = excluded.exit_report, quarantine = excluded.quarantine,
+    refusal = excluded.refusal";
 
 /// The instant that many microseconds before the transaction's.
 pub(super) fn before(tx: &Tx, span: std::time::Duration) -> At {
