@@ -148,7 +148,6 @@ fn one_exporter_that_is_up_is_not_held_up_by_one_that_is_down() {
 struct Small(PathBuf);
 
 impl Small {
-    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
     fn mount(cluster: &Cluster) -> Option<Small> {
         let path = std::env::temp_dir().join(format!("dogwatch-small-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();

@@ -51,6 +51,7 @@ fn well(rig: &Rig) -> Running {
 }
 
 /// Waits for the alarm, and says how long after `since` it was noticed. Only alarms of `allowed` may ring.
+#[expect(clippy::print_stdout, reason = "what a run showed is for its reader")]
 fn noticed(rig: &Rig, what: &str, alarm: &str, since: Duration, allowed: &[&str]) {
     let (promised, _) = pace();
     let found = loop {
