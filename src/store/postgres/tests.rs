@@ -232,3 +232,98 @@ async fn a_take_over_waits_for_the_write_under_way() {
     let stale = rig.store.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await;
     assert!(matches!(stale, Err(StoreError::StaleTerm)), "{stale:?}");
 }
+
+/// A database of the level before is refused with a remedy, and brought up with what it holds.
+#[tokio::test]
+async fn a_database_of_the_level_before_is_brought_up_with_what_it_holds() {
+    let old = Cluster::shared().database();
+    old.make_supabase_roles();
+    let (last, before) = MIGRATIONS.split_last().unwrap();
+    for migration in crate::telemetry::exporter::postgres::schema::MIGRATIONS.iter().chain(before) {
+        old.run(migration.sql);
+    }
+    old.run(
+        "insert into dogwatch.tasks (task_type, user_id) values ('command', 'ada');
+         insert into dogwatch.workers (id, status, state, state_since, created_at, pool)
+         values ('gpu-1', 'spawning', 'created', now(), now(), 'default')",
+    );
+    let error = PostgresStore::open(&address(&old), TimeSource::Database).await.unwrap_err();
+    assert!(crate::error::chain(&error).contains("run `dogwatch migrate`"), "{error}");
+    old.run(last.sql);
+    let store = open(&old, TimeSource::Database).await;
+    let read = store.observe(Duration::from_secs(60), 5).await.unwrap();
+    assert_eq!((read.workers.len(), read.demand.users[0].queued), (1, 1));
+    assert!(read.orders.is_empty() && read.workers[0].cell().is_none());
+}
+
+/// Who holds nothing but a worker's token claims what its pool takes, and sees no table.
+#[tokio::test]
+async fn a_claim_as_anon_keeps_to_its_pool() {
+    let database = database();
+    let rig = rig_on(&database).await;
+    rig.submit("ada", [1, 2]).await;
+    let agent = rig.ready("gpu-1").await;
+    let pools = |pool: &str| vec![PoolTasks { pool: pool.into(), task_types: Vec::new() }];
+    let claim = |claim: u128| {
+        let keys = serde_json::json!({ "claim_id": uuid::Uuid::from_u128(claim) });
+        let body = door::body(&agent.caller, keys).to_string();
+        database.ask(&format!("set role anon; select coalesce(public.dw_claim_task('{body}'::jsonb), 'null')"))
+    };
+    rig.store.set_pools(&pools("another")).await.unwrap();
+    assert_eq!(claim(1), "null");
+    rig.store.set_pools(&pools("default")).await.unwrap();
+    let claimed: rpc::Claimed = serde_json::from_str(&claim(1)).unwrap();
+    assert_eq!((claimed.task_id.as_u128(), claimed.attempt), (1, 1));
+    for table in ["orders", "queue_pools", "task_let_go"] {
+        let error = database.try_ask(&format!("set role anon; select from dogwatch.{table}")).unwrap_err();
+        assert!(error.contains("permission denied"), "{table}: {error}");
+        let read = format!("set role service_role; select count(*) from dogwatch.{table}");
+        assert_eq!(database.ask(&read), if table == "queue_pools" { "1" } else { "0" });
+        let secured = format!("pg_class where oid = 'dogwatch.{table}'::regclass and relrowsecurity");
+        assert_eq!(database.count(&secured), 1, "{table}");
+    }
+}
+
+/// A file's fleet is loaded once, and never over a live one.
+#[tokio::test]
+async fn an_import_is_loaded_once_and_into_nothing_live() {
+    let live = rig().await;
+    live.ready("gpu-1").await;
+    live.ready("gpu-2").await;
+    live.end("gpu-2", crate::fleet::outcome::Outcome::WorkerCrash).await;
+    live.submit("ada", [1]).await;
+    let mut record = cycle_record(live.now(), 7);
+    record.snapshot.workers = live.observe().await.workers;
+    let import = Import { digest: "d1".into(), snapshot: record.snapshot.clone(), decision: record.decision };
+    let refused = live.store.import(&import).await.unwrap_err();
+    assert!(crate::error::chain(&refused).contains("live fleet"), "{refused}");
+    let empty = rig().await;
+    assert!(empty.store.import(&import).await.unwrap());
+    assert!(!empty.store.import(&import).await.unwrap());
+    let rows = empty.store.decisions(None, 0).await.unwrap();
+    assert_eq!((rows.len(), rows[0].imported.as_deref(), rows[0].at), (1, Some("d1"), record.snapshot.as_of));
+    assert_eq!(rows[0].snapshot, record.snapshot);
+    let mut workers: Vec<String> = empty.store.workers(None, 0).await.unwrap().iter().map(word_of).collect();
+    workers.sort();
+    assert_eq!(workers, ["gpu-1 idle", "gpu-2 gone"]);
+    let second = Import { digest: "d2".into(), ..import };
+    assert!(empty.store.import(&second).await.unwrap(), "files beside each other");
+}
+
+fn word_of(row: &WorkerRow) -> String {
+    format!("{} {}", row.worker.id, row.worker.live.as_ref().unwrap().state.word())
+}
+
+/// An instant at which a task was let go is forgotten where there are too many of them.
+#[tokio::test]
+async fn instants_of_letting_go_are_bounded() {
+    let database = database();
+    let rig = rig_on(&database).await;
+    database.run(
+        "insert into dogwatch.task_let_go select gen_random_uuid(), timestamptz '2020-01-01' + i * interval '1 s'
+         from generate_series(1, 100050) i",
+    );
+    rig.store.hold_task(crate::store::conformance::task_id(1), None, "ada", "a test").await.unwrap();
+    assert_eq!(database.count("dogwatch.task_let_go"), 100_000);
+    assert_eq!(database.count("dogwatch.task_let_go where task_id = '00000000-0000-0000-0000-000000000001'"), 1);
+}

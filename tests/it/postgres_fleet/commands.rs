@@ -77,6 +77,11 @@ fn the_doctor_asks_in_order_and_names_what_is_wrong() {
         .database
         .run("create or replace function dogwatch.fleet_level() returns bigint language sql as 'select 9::bigint'");
     assert_eq!(doctor(&fleet)["schema"], "warning");
+    fleet
+        .database
+        .run("create or replace function dogwatch.fleet_level() returns bigint language sql as 'select 1::bigint'");
+    let (code, out, _) = fleet.run(&["doctor"]);
+    assert!(code == Some(1) && out.contains("works with 2 and later") && out.contains("dogwatch migrate"), "{out}");
     let empty = Cluster::shared().database();
     let said = fleet.command(&["doctor"]).env("DATABASE_URL", empty.url()).output().unwrap();
     let out = String::from_utf8_lossy(&said.stdout).into_owned();
