@@ -11,8 +11,11 @@ use uuid::Uuid;
 use super::conformance::{Agent, LEASE, Rig, cycle_record, new_task, task_id, token};
 use super::worker_row::token_digest;
 use super::{ActionResult, DecisionId, Intent, Lease, LeaseAnswer, RpcError, SpawnAnswer, StoreError, WorkerEnd};
+use crate::fleet::cell::Offer;
 use crate::fleet::ids::{BootId, PodId, TaskId, Term, WorkerId};
+use crate::fleet::order::{Command, NewOrder, OrderId};
 use crate::fleet::outcome::Outcome;
+use crate::fleet::pool::PoolTasks;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{Bucket, NewTask};
 use crate::rpc;
@@ -112,6 +115,19 @@ enum Word {
         seconds: Option<u64>,
     },
     Resume,
+    HoldOld {
+        seconds: u64,
+    },
+    Pools {
+        which: u8,
+    },
+    Order {
+        count: u32,
+        seconds: u64,
+    },
+    EndOrder {
+        order: i64,
+    },
 }
 
 /// What an agent says of a task.
@@ -160,6 +176,10 @@ fn word() -> impl Strategy<Value = Word> {
         1 => (0..400_u64).prop_map(|seconds| Word::Touch { seconds }),
         1 => of(0..400_u64).prop_map(|seconds| Word::Pause { seconds }),
         1 => Just(Word::Resume),
+        1 => (600..6_000_u64).prop_map(|seconds| Word::HoldOld { seconds }),
+        1 => select(vec![0_u8, 0, 0, 1, 1, 1, 2, 3]).prop_map(|which| Word::Pools { which }),
+        1 => (0..3_u32, 0..900_u64).prop_map(|(count, seconds)| Word::Order { count, seconds }),
+        1 => (1..6_i64).prop_map(|order| Word::EndOrder { order }),
     ]
 }
 
@@ -214,6 +234,14 @@ impl Listener {
                 said(store.pause("a", "b", until).await)
             }
             Word::Resume => said(store.resume("a", "b").await),
+            Word::Pools { which } => said(store.set_pools(&pools(*which)).await),
+            Word::Order { count, seconds } => {
+                let command = Command::Spawn { pool: None, count: *count, beside: 0 };
+                let lasts = Some(Duration::from_secs(*seconds));
+                let order = NewOrder { command, actor: "a".into(), reason: "b".into(), lasts };
+                said(store.order(&order).await)
+            }
+            Word::EndOrder { order } => said(store.end_order(OrderId(*order), "a", "b").await),
             Word::Task { pick, later, say } => self.hear_of_a_task(*pick, *later, *say).await,
             agent if agent.caller().is_some() => self.hear_agent(agent).await,
             orchestrator => self.hear_orchestrator(orchestrator).await,
@@ -274,9 +302,13 @@ impl Listener {
                     worker: of(worker),
                     pool: "default".into(),
                     token_sha256,
-                    offer: Default::default(),
+                    offer: Offer { cell: None, usd_per_hour: Some(0.37) },
                 };
                 said(store.commit_cycle(lease, &record, &[spawn]).await)
+            }
+            Word::HoldOld { seconds } => {
+                let old = Intent::HoldOld { older_than: Duration::from_secs(*seconds) };
+                said(store.commit_cycle(lease, &record, &[old]).await)
             }
             Word::Leave { worker, state, outcome } => {
                 let leave = Intent::Leave {
@@ -351,6 +383,20 @@ fn id(task: u8) -> TaskId {
     task_id(u128::from(task))
 }
 
+/// Pools that take everything, nothing that is there, or the tasks away from the workers.
+fn pools(which: u8) -> Vec<PoolTasks> {
+    let pool = |name: &str, types: &[&str]| PoolTasks {
+        pool: name.into(),
+        task_types: types.iter().map(|word| (*word).to_owned()).collect(),
+    };
+    match which {
+        0 => Vec::new(),
+        1 => vec![pool("default", &[]), pool("big", &["video"])],
+        2 => vec![pool("default", &["video"])],
+        _ => vec![pool("default", &["video"]), pool("big", &[])],
+    }
+}
+
 fn kind(number: u8) -> Option<String> {
     (number > 0).then(|| format!("run-{number}"))
 }
@@ -375,12 +421,13 @@ async fn compare(words: &[Word], rigs: Vec<Rig>) -> Result<usize, TestCaseError>
     Ok(first.claims.len())
 }
 
-/// A fleet to talk about: a leader and two workers whose agents have registered.
+/// A fleet to talk about: a leader, tasks, and two workers whose agents have registered.
 fn and_a_fleet(words: Vec<Word>) -> Vec<Word> {
     let mut all = vec![Word::Lead { process: 0, seconds: 3_000 }];
     for worker in 0..2 {
         all.push(Word::Spawn { worker });
         all.push(Word::Register { worker, start: 1 });
+        all.push(Word::Submit { task: worker, user: worker, run_type: 0, waits_for: None });
     }
     all.extend(words);
     all
