@@ -421,7 +421,8 @@ async fn compare(words: &[Word], rigs: Vec<Rig>) -> Result<usize, TestCaseError>
     Ok(first.claims.len())
 }
 
-/// A fleet to talk about: a leader, tasks, and two workers whose agents have registered.
+/// A fleet to talk about: a leader, tasks, and two workers whose agents have registered; the first of
+/// them has claimed, so that each history has a task in hand.
 fn and_a_fleet(words: Vec<Word>) -> Vec<Word> {
     let mut all = vec![Word::Lead { process: 0, seconds: 3_000 }];
     for worker in 0..2 {
@@ -429,6 +430,7 @@ fn and_a_fleet(words: Vec<Word>) -> Vec<Word> {
         all.push(Word::Register { worker, start: 1 });
         all.push(Word::Submit { task: worker, user: worker, run_type: 0, waits_for: None });
     }
+    all.push(Word::Claim { worker: 0, start: 1, claim: 0, run_type: 0 });
     all.extend(words);
     all
 }
