@@ -98,11 +98,15 @@ get_postgres() {
     have_postgres
 }
 
-# Unpacked, because the package would start a service.
+# Unpacked, because the package would start a service; into a folder that everybody may read, because
+# it refuses to run as root.
 get_pgbouncer() {
     unpack pgbouncer libevent-2.1-7 libc-ares2 || return 1
-    PATH="$PATH:$tools/usr/sbin"
-    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$(ls -d "$tools"/usr/lib/*-linux-gnu | head -n 1)"
+    local open="$scratch/pgbouncer"
+    mkdir -p "$open" && chmod 755 "$open" && chmod 711 "$scratch"
+    cp "$tools/usr/sbin/pgbouncer" "$tools"/usr/lib/*-linux-gnu/lib{event,cares}*.so* "$open" || return 1
+    PATH="$PATH:$open"
+    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$open"
     pgbouncer --version >/dev/null
 }
 
