@@ -1,4 +1,4 @@
-//! The only `unsafe` of the crate: memory that is mapped, seen as atomic words.
+//! Memory that is mapped, seen as atomic words: beside `crc`, the only `unsafe` of the crate.
 //!
 //! # Safety argument
 //!
