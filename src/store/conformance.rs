@@ -131,6 +131,7 @@ macro_rules! conformance {
             }
             concurrency {
                 sixteen_clients_never_pass_the_user_limit,
+                of_all_who_are_the_first_to_ask_one_leads,
                 two_orchestrators_never_hold_the_same_term,
             }
         }

@@ -49,6 +49,22 @@ pub(in crate::store) async fn clients_never_pass_the_user_limit(doors: &[Rig]) {
     panic!("the tasks never ended");
 }
 
+/// Nobody has ever led when they all begin: round after round under a name that no row holds yet.
+pub(in crate::store) async fn of_all_who_are_the_first_to_ask_one_leads(rig: Rig) {
+    for round in 0..50 {
+        let name = format!("fleet-{round}");
+        let mut processes = JoinSet::new();
+        for number in 1..=4_u128 {
+            let (store, name) = (Arc::clone(&rig.store), name.clone());
+            let holder = BootId(Uuid::from_u128(number));
+            processes.spawn(async move { store.take_lease(&name, holder, Duration::from_secs(1)).await.unwrap() });
+        }
+        let answers = processes.join_all().await;
+        let held = answers.iter().filter(|answer| matches!(answer, LeaseAnswer::Held(_))).count();
+        assert_eq!(held, 1, "who lead in round {round}: {answers:?}");
+    }
+}
+
 pub(in crate::store) async fn two_orchestrators_never_hold_the_same_term(rig: Rig) {
     let terms: Arc<Mutex<BTreeMap<i64, BootId>>> = Arc::default();
     let mut processes = JoinSet::new();

@@ -23,33 +23,40 @@ pub(super) async fn guard(tx: &mut Tx, held: &Lease) -> Result<(), Fault> {
 
 pub(super) async fn take(tx: &mut Tx, name: &str, holder: BootId, ttl: Duration) -> Result<LeaseAnswer, Fault> {
     let until = clock::plus(tx.now, ttl);
-    let row = sqlx::query("select holder, term, until from dogwatch.lease where name = $1 for update")
-        .bind(name)
-        .fetch_optional(tx.db())
-        .await?;
-    let mut term = 1;
-    if let Some(row) = row {
-        let row = Values("lease", &row);
-        let (other, held_until) = (row.uuid_opt("holder")?.map(BootId), row.time("until")?);
-        term = row.int("term")?;
-        match other.filter(|_| held_until > tx.now) {
-            Some(other) if other != holder => {
-                return Ok(LeaseAnswer::Other { holder: other, term: Term(term), until: held_until });
-            }
-            Some(_) => {}
-            None => term += 1,
-        }
-    }
-    sqlx::query(
-        "insert into dogwatch.lease (name, holder, term, until) values ($1, $2, $3, $4)
-         on conflict (name) do update set holder = excluded.holder, term = excluded.term, until = excluded.until",
+    // A row that is not there cannot be locked: of two who are the first ever, one makes it, and the
+    // other waits here until it is there and is then answered by it.
+    let made = sqlx::query(
+        "insert into dogwatch.lease (name, holder, term, until) values ($1, $2, 1, $3) on conflict (name) do nothing",
     )
     .bind(name)
     .bind(holder.0)
-    .bind(term)
     .bind(At(until))
     .execute(tx.db())
     .await?;
+    if made.rows_affected() == 1 {
+        return Ok(LeaseAnswer::Held(Lease { name: name.to_owned(), holder, term: Term(1), until }));
+    }
+    let row = sqlx::query("select holder, term, until from dogwatch.lease where name = $1 for update")
+        .bind(name)
+        .fetch_one(tx.db())
+        .await?;
+    let row = Values("lease", &row);
+    let (other, held_until) = (row.uuid_opt("holder")?.map(BootId), row.time("until")?);
+    let mut term = row.int("term")?;
+    match other.filter(|_| held_until > tx.now) {
+        Some(other) if other != holder => {
+            return Ok(LeaseAnswer::Other { holder: other, term: Term(term), until: held_until });
+        }
+        Some(_) => {}
+        None => term += 1,
+    }
+    sqlx::query("update dogwatch.lease set holder = $2, term = $3, until = $4 where name = $1")
+        .bind(name)
+        .bind(holder.0)
+        .bind(term)
+        .bind(At(until))
+        .execute(tx.db())
+        .await?;
     Ok(LeaseAnswer::Held(Lease { name: name.to_owned(), holder, term: Term(term), until }))
 }
 
