@@ -313,6 +313,7 @@ impl Parts {
             watchdog,
             voice,
             keeping,
+            spans_limit: guard::SPANS_LIMIT,
             ended: false,
         })
     }

@@ -39,6 +39,11 @@ pub(super) use self::watchdog::Watchdog;
 pub const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// Period at which a wait for delivery looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// Longest a shutdown waits for spans that are open. Others hold a span a moment longer than who made
+/// it: a database's thread, for one, lets go of it after it has answered.
+pub(super) const SPANS_LIMIT: Duration = Duration::from_millis(250);
+/// Period at which that wait looks.
+const SPANS_LOOK: Duration = Duration::from_millis(1);
 /// One part in so many of a shutdown's time is kept from the spooler, for those after it.
 const SPOOL_SHARE: u32 = 4;
 /// One part in so many of a shutdown's time is for the account, at least.
@@ -101,6 +106,8 @@ pub struct Guard {
     pub(super) voice: Voice,
     /// What went wrong in the keeper's last turn.
     pub(super) keeping: Arc<Mutex<Vec<String>>>,
+    /// Longest a shutdown waits for open spans.
+    pub(super) spans_limit: Duration,
     pub(super) ended: bool,
 }
 
@@ -179,6 +186,7 @@ impl Guard {
         let left = || deadline.saturating_sub(clock::monotonic()).max(LOOK);
         self.watchdog.stop(left() / 4);
         self.keeper.adopt_once(left() / 2);
+        self.wait_for_spans(self.spans_limit.min(limit / SPOOL_SHARE));
         // One that is late with its last word keeps it: refused by a closed ring it would be a loss.
         self.voice.fall_silent();
         self.ring.close();
@@ -197,6 +205,14 @@ impl Guard {
         }
         self.keeper.stop(clean, left());
         shutdown
+    }
+
+    /// Waits until no span is open: one that ends after the ring is closed is refused.
+    fn wait_for_spans(&self, limit: Duration) {
+        let deadline = clock::monotonic().saturating_add(limit);
+        while self.ring.has_open_spans() && clock::monotonic() < deadline {
+            let _ = crossbeam_channel::after(SPANS_LOOK).recv();
+        }
     }
 
     fn account(&self, clean: bool, limit: Duration) -> Shutdown {

@@ -379,6 +379,11 @@ impl Ring {
             self.0.slots.give_back(&slot);
         }
     }
+
+    /// Whether a span that has a slot is open.
+    pub fn has_open_spans(&self) -> bool {
+        !self.0.slots.is_empty()
+    }
 }
 
 impl Inner {

@@ -27,20 +27,26 @@ fn config(spool_dir: &Path) -> Config {
     }
 }
 
+/// The rows of all that is in the spools of a folder.
+fn on_disk(folder: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for listed in repair::ls(&RealDisk, folder).unwrap() {
+        repair::cat(&RealDisk, folder, listed.boot, &mut |stored| {
+            rows.push(Row::from_stored(&stored).unwrap());
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    rows
+}
+
 /// Runs `emit` under a recorder and gives the rows that are on disk afterwards, heartbeats left out.
 fn rows(emit: impl FnOnce(&Guard)) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
     let (layer, guard) = start(config(folder.path())).unwrap();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || emit(&guard));
     assert!(guard.flush(LIMIT));
-    let mut rows = Vec::new();
-    for listed in repair::ls(&RealDisk, folder.path()).unwrap() {
-        repair::cat(&RealDisk, folder.path(), listed.boot, &mut |stored| {
-            rows.push(Row::from_stored(&stored).unwrap());
-            std::ops::ControlFlow::Continue(())
-        })
-        .unwrap();
-    }
+    let mut rows = on_disk(folder.path());
     rows.retain(|row| row.message != "telemetry heartbeat");
     let _ = guard.shutdown(LIMIT);
     rows
@@ -137,4 +143,31 @@ fn an_endless_display_is_cut() {
 fn quiet_threads_are_not_heard() {
     let rows = rows(|_| crate::telemetry::quiet::quiet(|| tracing::info!("nobody hears this")));
     assert!(rows.is_empty(), "{rows:?}");
+}
+
+/// A database's thread, say, that lets go of a span after it has answered, when the program that made
+/// the span already ends: the span arrives.
+#[test]
+fn a_span_that_another_thread_still_holds_is_waited_for_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (layer, mut guard) = start(config(folder.path())).unwrap();
+    guard.spans_limit = LIMIT;
+    let span = tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        let span = tracing::info_span!("insert rows");
+        span.in_scope(|| ());
+        span
+    });
+    let voice = guard.voice.clone();
+    let shutdown = std::thread::scope(|scope| {
+        let ended = scope.spawn(|| guard.shutdown(LIMIT * 4));
+        let until = crate::clock::monotonic() + Duration::from_millis(50);
+        while !voice.is_silent() && crate::clock::monotonic() < until {
+            std::thread::yield_now();
+        }
+        drop(span);
+        ended.join().unwrap()
+    });
+    assert_eq!(shutdown.lost, 0, "{shutdown}");
+    let rows = on_disk(folder.path());
+    assert!(rows.iter().any(|row| row.message == "insert rows"), "{rows:?}");
 }

@@ -70,6 +70,11 @@ impl Taken {
         let number = usize::from(slot.0);
         self.0[number / 64].fetch_and(!(1 << (number % 64)), Release);
     }
+
+    /// Whether no slot is taken. What was pushed before a slot was given back is in the ring.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| word.load(Acquire) == 0)
+    }
 }
 
 /// The words of one slot among those of all.
