@@ -33,6 +33,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "policy",
         sql: include_str!("../../../migrations/postgres/fleet/20261122040000_policy.sql"),
     },
+    Migration {
+        version: "20261128025000",
+        name: "silence_of_the_fleet",
+        sql: include_str!("../../../migrations/postgres/fleet/20261128025000_silence_of_the_fleet.sql"),
+    },
 ];
 /// The level of the fleet's schema that this program brings a database to.
 pub const SCHEMA_LEVEL: i64 = 2;
