@@ -119,6 +119,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Doctor(args) => block_on(doctor::main(args, flags)),
         Command::Healthcheck(args) => block_on(healthcheck::main(args, flags)),
         Command::HoldLock(args) => demo::hold_lock(&args),
+        Command::DropDatabase => demo::drop_database(),
     }
 }
 

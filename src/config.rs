@@ -50,7 +50,7 @@ pub struct Config {
     pub watch: WatchSettings,
     /// Where log rows go instead of logs.db; DATABASE_URL wins over it.
     pub supabase: Option<SupabaseConfig>,
-    /// SHA-256 of the effective settings without secrets, hex.
+    /// SHA-256 of the effective settings without secrets and without the process's own name and places, hex.
     pub hash: String,
     /// Every value with its origin.
     pub values: Values,

@@ -42,8 +42,8 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Renders the metrics page.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
-/// Says whether work can be taken; Err = why not. Must not ask the database.
-pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// Says whether work can be taken, and as what; Err = why not. Must not ask the database.
+pub type Ready = Arc<dyn Fn() -> Result<&'static str, String> + Send + Sync>;
 
 /// What the gateway speaks for.
 #[derive(Clone)]

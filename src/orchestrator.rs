@@ -28,8 +28,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use self::executor::{Acted, Executor};
 pub use self::farewell::StopWorkers;
-pub use self::lease::LeaseConfig;
 use self::lease::LeaseKeeper;
+pub use self::lease::{LeaseConfig, Standing};
 use self::observer::{Observer, Turn};
 use crate::backoff::Backoff;
 use crate::catalogue;
@@ -159,6 +159,13 @@ impl Orchestrator {
             registered: false,
             pools_said: false,
         }
+    }
+
+    /// The same orchestrator, which says there how it stands to leadership.
+    #[must_use]
+    pub fn telling(mut self, standing: Standing) -> Orchestrator {
+        self.lease.tell(standing);
+        self
     }
 
     /// Cycles until the stop, then says good-bye.

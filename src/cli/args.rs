@@ -90,9 +90,12 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Asks /readyz; exit 0 or 1.
     Healthcheck(HealthcheckArgs),
-    /// Holds an exclusive lock on a SQLite file until stdin ends.
+    /// Holds an exclusive lock on a SQLite file, or on system_logs of the URL on stdin, until stdin ends.
     #[command(name = "__hold-lock", hide = true)]
     HoldLock(HoldLockArgs),
+    /// Drops the demo's database that stdin names, once stdin ends.
+    #[command(name = "__drop-database", hide = true)]
+    DropDatabase,
 }
 
 /// Output form of a read command.
@@ -155,6 +158,9 @@ pub(super) struct DemoArgs {
     /// One line of JSON on stdout instead of the story.
     #[arg(long)]
     pub json: bool,
+    /// Tell it on this server's Postgres: a database is made for it, and dropped.
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -365,8 +371,8 @@ pub(super) struct ReplayArgs {
     /// Snapshot files.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Write the files' fleets into the data folder, which must hold no live one, so that every other
-    /// command can be asked about them.
+    /// Write the files' fleets into the data folder, or the database of DATABASE_URL, which must hold no
+    /// live one, so that every other command can be asked about them.
     #[arg(long, requires = "files")]
     pub load: bool,
     /// Take the stored decisions from then on again: a duration back from now or an RFC 3339 time.
@@ -472,5 +478,5 @@ pub(super) struct HealthcheckArgs {
 #[derive(Debug, Args)]
 pub(super) struct HoldLockArgs {
     /// The SQLite file.
-    pub file: PathBuf,
+    pub file: Option<PathBuf>,
 }

@@ -3,9 +3,11 @@
 //! Real agents compress, hash and transform files that the demo makes; one worker is killed in the
 //! middle of a task; another process locks logs.db, so that records stop arriving and the watch
 //! has to notice; then everything is checked against the databases and the spools on disk. It asks
-//! neither the environment nor the network, and leaves nothing behind, also after Ctrl-C.
+//! neither the environment nor the network, and leaves nothing behind, also after Ctrl-C. With
+//! `--postgres` the same story is told on a database of that server, which is made for it and dropped.
 
 mod checks;
+mod database;
 mod lock;
 mod story;
 mod verdict;
@@ -19,30 +21,36 @@ use super::up::wait_for_signal;
 use super::{Outcome, render};
 use crate::clock;
 use crate::config::{Config, Profile};
-use crate::error::Exit;
+use crate::error::{BadInput, Exit};
 
+pub(super) use self::database::drop_database;
 pub(super) use self::lock::hold_lock;
 
+use self::database::{Dropper, Server};
 use self::verdict::Verdict;
 
 /// The story is over by then, whatever happens.
 const STORY_LIMIT: Duration = Duration::from_secs(85);
 
 pub(super) fn main(args: &DemoArgs) -> Outcome {
+    let server = args.postgres.as_deref().map(Server::of).transpose()?;
     let folder = Throwaway::make()?;
-    let flags = vec![
-        ("DOGWATCH_DATA_DIR", folder.0.join("data").display().to_string()),
-        ("DOGWATCH_LISTEN", "127.0.0.1:0".to_owned()),
-        ("DOGWATCH_WATCH_LISTEN", "127.0.0.1:0".to_owned()),
-        ("DOGWATCH_ENV", "demo".to_owned()),
-    ];
-    let config = Config::load(Profile::Demo, &flags)?;
+    let config = config(&folder.0, server.as_ref())?;
     let teller = Teller::new(args.json);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut dropper = None;
     let told = runtime.block_on(async {
-        let (story, tale) = (story::Story::new(config, folder.0.clone()), &teller);
+        let tale = async {
+            if let Some(server) = &server {
+                let role = server.reach().await?;
+                dropper = Some(Dropper::stand_by(server, role)?);
+                server.make().await?;
+                teller.say(format!("database {} is made, and dropped at the end", server.place()));
+            }
+            story::Story::new(config, folder.0.clone()).tell(&teller).await
+        };
         tokio::select! {
-            told = tokio::time::timeout(STORY_LIMIT, story.tell(tale)) => match told {
+            told = tokio::time::timeout(STORY_LIMIT, tale) => match told {
                 Ok(told) => told.map(Some),
                 Err(_) => Err(anyhow::anyhow!("the story was not over after {} s", STORY_LIMIT.as_secs())),
             },
@@ -55,16 +63,31 @@ pub(super) fn main(args: &DemoArgs) -> Outcome {
     runtime.shutdown_timeout(Duration::from_secs(2));
     let leftovers = end_leftovers(&folder.0);
     drop(folder);
+    let dropped = dropper.map(Dropper::drop_now);
     let Some(mut verdict) = told? else { return Ok(Exit::Problem) };
-    verdict.check(
-        "nothing_left_behind",
-        leftovers.is_empty(),
-        match leftovers.len() {
-            0 => "no process of the demo is left".to_owned(),
-            count => format!("{count} processes had to be ended: {leftovers:?}"),
-        },
-    );
+    let processes = match leftovers.len() {
+        0 => "no process of the demo is left".to_owned(),
+        count => format!("{count} processes had to be ended: {leftovers:?}"),
+    };
+    let detail = match dropped {
+        None => processes,
+        Some(true) => format!("{processes}, its database is dropped"),
+        Some(false) => format!("{processes}, its database could not be dropped"),
+    };
+    verdict.check("nothing_left_behind", leftovers.is_empty() && dropped != Some(false), detail);
     show(&verdict, args.json)
+}
+
+/// The demo's own settings; nothing is asked of the environment.
+fn config(folder: &Path, server: Option<&Server>) -> Result<Config, BadInput> {
+    let mut flags = vec![
+        ("DOGWATCH_DATA_DIR", folder.join("data").display().to_string()),
+        ("DOGWATCH_LISTEN", "127.0.0.1:0".to_owned()),
+        ("DOGWATCH_WATCH_LISTEN", "127.0.0.1:0".to_owned()),
+        ("DOGWATCH_ENV", "demo".to_owned()),
+    ];
+    flags.extend(server.map(|server| ("DATABASE_URL", server.own_url().to_owned())));
+    Config::load(Profile::Demo, &flags)
 }
 
 fn show(verdict: &Verdict, json: bool) -> Outcome {

@@ -1,23 +1,18 @@
 //! `dogwatch doctor`: what is set up, and what is wrong with it, in the order in which one thing
-//! needs the other. It changes nothing but one canary row in `system_logs`.
+//! needs the other. It changes nothing but that each exporter delivers one canary.
 
-use std::time::Duration;
+mod exporters;
 
 use super::args::DoctorArgs;
-use super::{Outcome, node, open, render};
+use super::{Outcome, open, render};
 use crate::clock;
 use crate::config::{Config, Profile, environment};
 use crate::error::{self, Exit};
 use crate::explain::doctor::{self, Finding, Verdict};
+use crate::store::Store;
 use crate::store::postgres::{PostgresStore, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
 use crate::store::sqlite::TimeSource;
-use crate::store::{LogQuery, READ_ROWS_MAX, Store};
 use crate::telemetry::exporter::postgres::Address;
-
-/// Longest time the canary may take from the recorder to the row.
-const CANARY_LIMIT: Duration = Duration::from_secs(15);
-/// Period of looks for it.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) async fn main(args: DoctorArgs, flags: Vec<(&'static str, String)>) -> Outcome {
     let config = Config::load(Profile::Up, &flags)?;
@@ -35,13 +30,14 @@ pub(super) async fn main(args: DoctorArgs, flags: Vec<(&'static str, String)>) -
             Ok(store) => {
                 findings.push(skew(&*store).await);
                 findings.push(rows(&*store, &config).await);
-                findings.push(canary(&*store, &config).await);
+                findings.extend(exporters::canary(&*store, &config).await);
             }
             Err(error) => findings.push(Finding::problem("fleet", format!("{error:#}"), "see above")),
         }
     }
-    findings
-        .push(doctor::secrets(|name| environment(name).is_some_and(|value| !value.is_empty()), &["DATABASE_URL"]));
+    let used: &[&str] =
+        if config.supabase.is_some() { &["SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY"] } else { &[] };
+    findings.push(doctor::secrets(|name| environment(name).is_some_and(|value| !value.is_empty()), used));
     show(&findings, args.output.json)
 }
 
@@ -170,53 +166,18 @@ async fn skew(store: &dyn Store) -> Finding {
     }
 }
 
-/// What lists would cut; counts are made in the database and never cut.
+/// Counts are made in the database and never cut; what others read through a Data API is.
 async fn rows(store: &dyn Store, config: &Config) -> Finding {
-    match store.task_totals(config.policy.user_task_limit).await {
-        Ok(totals) => {
-            let tasks: u64 = totals.iter().flat_map(|user| user.by_status.values()).sum();
-            let evidence = format!(
-                "{tasks} tasks of {} users, counted in the database; a list shows at most {READ_ROWS_MAX} rows",
-                totals.len()
-            );
-            if totals.len() >= READ_ROWS_MAX {
-                return Finding::warning("rows", evidence, "totals per user are cut at this number of users");
-            }
-            Finding::ok("rows", evidence)
-        }
-        Err(error) => Finding::problem("rows", error::chain(&error), "see above"),
-    }
-}
-
-/// One record through the recorder, the spool and the exporter, and read back.
-async fn canary(store: &dyn Store, config: &Config) -> Finding {
-    let mark = uuid::Uuid::new_v4().to_string();
-    let Some(recorder) = node::client_recorder(config, "doctor") else {
-        return Finding::problem("canary", "the recorder does not start", "see the finding about the folder");
+    let cap = match &config.database {
+        Some(address) => PostgresStore::new(address, TimeSource::Database).data_api_rows_max().await,
+        None => Ok(None),
     };
-    tracing::info!(canary = mark, "canary {mark}");
-    let began = clock::monotonic();
-    let _ = tokio::task::spawn_blocking(move || recorder.finish()).await;
-    loop {
-        let query = LogQuery { grep: Some(mark.clone()), limit: 1, ..LogQuery::default() };
-        let took = clock::monotonic().saturating_sub(began);
-        match store.logs(&query).await {
-            Ok(rows) if !rows.is_empty() => {
-                return Finding::ok(
-                    "canary",
-                    format!("a record was in system_logs after {:.1} s", took.as_secs_f64()),
-                );
-            }
-            Ok(_) if took < CANARY_LIMIT => tokio::time::sleep(LOOK_EVERY).await,
-            Ok(_) => {
-                let evidence = format!("a record did not reach system_logs within {} s", CANARY_LIMIT.as_secs());
-                return Finding::problem(
-                    "canary",
-                    evidence,
-                    "`dogwatch spool ls` says which exporter holds, and why",
-                );
-            }
-            Err(error) => return Finding::problem("canary", error::chain(&error), "see above"),
+    let totals = store.task_totals(config.policy.user_task_limit).await;
+    match (cap, totals) {
+        (Ok(cap), Ok(totals)) => {
+            let tasks = totals.iter().flat_map(|user| user.by_status.values()).sum();
+            doctor::rows(tasks, totals.len(), cap)
         }
+        (Err(error), _) | (_, Err(error)) => Finding::problem("rows", error::chain(&error), "see above"),
     }
 }

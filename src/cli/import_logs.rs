@@ -3,6 +3,8 @@
 //! A row's id is made of the file's digest and the record's place, so that a file that is loaded twice
 //! gives each row once.
 
+use std::time::Duration;
+
 use sha2::Digest as _;
 use uuid::Uuid;
 
@@ -10,12 +12,16 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::Unavailable;
 use crate::store::Import;
+use crate::telemetry::exporter::ExportError;
+use crate::telemetry::exporter::postgres::PgWriter;
 use crate::telemetry::exporter::sqlite::RowWriter;
 use crate::telemetry::record::Level;
 use crate::telemetry::row::Row;
 
 /// Rows of one transaction.
 const BATCH_ROWS: usize = 1_000;
+/// Longest time for one of them.
+const BATCH_LIMIT: Duration = Duration::from_secs(30);
 
 /// Writes them; those that are there already are left as they are.
 pub(super) async fn write(config: &Config, import: &Import) -> anyhow::Result<()> {
@@ -39,12 +45,27 @@ pub(super) async fn write(config: &Config, import: &Import) -> anyhow::Result<()
             metadata: serde_json::json!({"imported": import.digest}),
         })
         .collect();
-    let writer = RowWriter::new(config.logs_db());
-    for batch in rows.chunks(BATCH_ROWS) {
-        writer.insert(batch, clock::now()).await.map_err(|error| Unavailable {
-            service: config.logs_db().display().to_string(),
-            detail: crate::error::chain(&error),
-        })?;
+    match &config.database {
+        Some(address) => {
+            let away = |error: ExportError| Unavailable {
+                service: format!("Postgres at {address}"),
+                detail: crate::error::chain(&error),
+            };
+            let writer = PgWriter::new(address.clone());
+            for batch in rows.chunks(BATCH_ROWS) {
+                writer.insert(batch, BATCH_LIMIT).await.map_err(away)?;
+            }
+        }
+        None => {
+            let away = |error: ExportError| Unavailable {
+                service: config.logs_db().display().to_string(),
+                detail: crate::error::chain(&error),
+            };
+            let writer = RowWriter::new(config.logs_db());
+            for batch in rows.chunks(BATCH_ROWS) {
+                writer.insert(batch, clock::now()).await.map_err(away)?;
+            }
+        }
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ use super::open;
 use crate::config::{Config, hostname};
 use crate::error::BadInput;
 use crate::fleet::ids::BootId;
+use crate::orchestrator::Standing;
 use crate::store::{Process, Store};
 use crate::supervise::task::Group;
 use crate::telemetry;
@@ -32,7 +33,9 @@ use crate::telemetry::metrics_push::MetricsPush;
 
 pub(super) use self::metrics::{Metrics, metrics, push_only};
 pub(super) use self::otel::with_otel;
-pub(super) use self::recorder::{Role, agent_config, client_recorder, config as recorder_config, install};
+pub(super) use self::recorder::{
+    ClientRecorder, Role, agent_config, client_recorder, config as recorder_config, doctors_recorder, install,
+};
 
 /// Time the workers have to end after the first signal.
 const WORKERS_END_WITHIN: Duration = Duration::from_secs(20);
@@ -105,8 +108,9 @@ impl Node {
         }
         let (orchestrator, others) = (Group::new(), Group::new());
         metrics.keep_small(&others);
-        members::start_gateway(&others, &config, &store, listener, metrics.render)?;
-        members::start_orchestrator(&orchestrator, &config, &store, process(&config, boot), address, &manner)?;
+        let (standing, process) = (Standing::default(), process(&config, boot));
+        members::start_gateway(&others, &config, &store, listener, metrics.render, standing.clone())?;
+        members::start_orchestrator(&orchestrator, &config, &store, process, (address, &manner), standing)?;
         if manner.watch {
             watch_child::start(&others, &config, story);
         }

@@ -43,13 +43,15 @@ async fn load(paths: Vec<PathBuf>, json: bool, flags: Flags) -> Outcome {
         imports.push(Import { digest, snapshot, decision });
     }
     let opened = open::fleet(flags).await?;
+    let (place, remedy) = match &opened.config.database {
+        Some(address) => (address.to_string(), "name an empty database with DATABASE_URL"),
+        None => (opened.config.data_dir.display().to_string(), "name an empty folder with --data-dir"),
+    };
     let mut loaded = Vec::with_capacity(imports.len());
     for (path, import) in paths.iter().zip(&imports) {
         let new = opened.store.import(import).await.map_err(|error| match error {
-            StoreError::BadRow { detail, .. } => anyhow::Error::from(BadInput::new(
-                format!("{}: {detail}", opened.config.data_dir.display()),
-                "name an empty folder with --data-dir",
-            )),
+            StoreError::BadRow { detail, .. } => BadInput::new(format!("{place}: {detail}"), remedy).into(),
+            error if opened.config.database.is_some() => open::explain(error),
             error => error.into(),
         })?;
         super::import_logs::write(&opened.config, import).await?;

@@ -14,7 +14,9 @@ use super::{Outcome, render};
 use crate::clock::{self, Time};
 use crate::error::Exit;
 use crate::fleet::decision::{Gate, Verdict};
+use crate::fleet::ids::BootId;
 use crate::fleet::task::TaskStatus;
+use crate::store::Process;
 use crate::watch::alerts;
 
 /// Everything that the verdict is made of.
@@ -26,6 +28,8 @@ pub(super) struct Facts {
     orchestrator_alive: bool,
     /// When one was last seen.
     orchestrator_seen_at: Option<Time>,
+    /// Those that have shown life lately, the leader first.
+    orchestrators: Vec<Orchestrator>,
     /// Workers by state.
     workers: std::collections::BTreeMap<String, u64>,
     /// Tasks by status.
@@ -50,6 +54,21 @@ pub(super) struct Facts {
     exporters: Vec<String>,
 }
 
+/// One of the orchestrators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Orchestrator {
+    /// Its name: source_id of its records.
+    source_id: String,
+    /// `leads` or `standby`: who leads has written the newest decision.
+    standing: &'static str,
+    /// Its program's version.
+    version: String,
+    /// Its machine.
+    host: String,
+    /// Since when it runs.
+    started_at: Time,
+}
+
 /// An orchestrator that was not seen for this many cycles is away.
 const CYCLES_MISSED: u32 = 5;
 
@@ -72,14 +91,12 @@ pub(super) async fn main(args: StatusArgs, flags: Vec<(&'static str, String)>) -
 async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
     let (store, config) = (&opened.store, &opened.config);
     let now = store.now().await?;
-    let seen = store
-        .processes(100)
-        .await?
-        .into_iter()
-        .find(|process| process.kind == "orchestrator" && process.ended_at.is_none())
-        .map(|process| process.seen_at);
+    let is_open = |process: &Process| process.kind == "orchestrator" && process.ended_at.is_none();
+    let mut open: Vec<Process> = store.processes(100).await?.into_iter().filter(is_open).collect();
+    let seen = open.iter().map(|process| process.seen_at).max();
     let cycle = config.policy.live.as_ref().map_or(30_000, |live| live.cycle_ms);
     let away_after = Duration::from_millis(cycle) * CYCLES_MISSED + Duration::from_secs(5);
+    open.retain(|process| clock::age(now, process.seen_at) <= away_after);
     let mut workers = std::collections::BTreeMap::new();
     for row in store.workers(Some(now), crate::store::READ_ROWS_MAX).await? {
         if !row.worker.is_ended() {
@@ -97,7 +114,7 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
         }
     }
     let newest = store.decisions(None, 1).await?.into_iter().next();
-    let max_workers = newest.as_ref().map(|row| row.snapshot.policy.max_workers);
+    let (max_workers, leader) = newest.as_ref().map(|row| (row.snapshot.policy.max_workers, row.boot_id)).unzip();
     let decision = newest.map(|row| row.decision);
     let firing = alerts::read(&config.data_dir)?.firing();
     // Log rows that cannot be read are said; everything else is still worth knowing.
@@ -108,8 +125,9 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
     };
     Ok(Facts {
         now,
-        orchestrator_alive: seen.is_some_and(|seen| clock::age(now, seen) <= away_after),
+        orchestrator_alive: !open.is_empty(),
         orchestrator_seen_at: seen,
+        orchestrators: orchestrators(open, leader),
         workers,
         tasks,
         queued,
@@ -122,6 +140,21 @@ async fn gather(opened: &Opened) -> anyhow::Result<Facts> {
         logs_to: config.logs_to(),
         exporters: super::spool::exporter_lines(&config.spool_dir()),
     })
+}
+
+fn orchestrators(open: Vec<Process>, leader: Option<BootId>) -> Vec<Orchestrator> {
+    let mut all: Vec<Orchestrator> = open
+        .into_iter()
+        .map(|process| Orchestrator {
+            standing: if leader == Some(process.boot_id) { "leads" } else { "standby" },
+            source_id: process.source_id,
+            version: process.version,
+            host: process.host,
+            started_at: process.started_at,
+        })
+        .collect();
+    all.sort_by(|a, b| (a.standing, &a.source_id).cmp(&(b.standing, &b.source_id)));
+    all
 }
 
 impl Facts {

@@ -9,7 +9,7 @@ use super::args::WatchArgs;
 use super::node::{self, Metrics, Role, Story};
 use super::up::wait_for_signal;
 use super::{Outcome, open, render};
-use crate::config::{Config, Profile, Secret, hostname};
+use crate::config::{Config, Profile, Secret, environment, hostname};
 use crate::error::{BadInput, Exit};
 use crate::fleet::ids::BootId;
 use crate::http::Token;
@@ -29,8 +29,12 @@ const PARENT_EVERY: Duration = Duration::from_millis(500);
 /// Longer than anything runs.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-pub(super) fn main(args: &WatchArgs, flags: Vec<(&'static str, String)>) -> Outcome {
+pub(super) fn main(args: &WatchArgs, mut flags: Vec<(&'static str, String)>) -> Outcome {
     let profile = if args.demo { Profile::Demo } else { Profile::Up };
+    if args.demo {
+        // Of the environment the demo asks nothing; this it has set for its watch itself.
+        flags.extend(environment("DATABASE_URL").map(|url| ("DATABASE_URL", url)));
+    }
     let config = Config::load(profile, &flags)?;
     open::data_dir(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -266,9 +266,14 @@ fn supabase(values: &Values) -> Result<Option<SupabaseConfig>, BadInput> {
     })
 }
 
-/// SHA-256 over what is in force, without secrets.
+/// Settings that tell processes of one fleet apart.
+const OF_ONE_PROCESS: [&str; 4] =
+    ["ORCHESTRATOR_INSTANCE_ID", "DOGWATCH_LISTEN", "DOGWATCH_WATCH_LISTEN", "DOGWATCH_DATA_DIR"];
+
+/// SHA-256 over what is in force, without secrets and without what is each process's own: the same for
+/// all that were deployed together.
 fn hash(policy: &Policy, values: &Values) -> String {
-    let public: BTreeMap<_, _> = values.public().collect();
+    let public: BTreeMap<_, _> = values.public().filter(|(name, _)| !OF_ONE_PROCESS.contains(name)).collect();
     let text = serde_json::to_string(&(policy, public)).unwrap_or_default();
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -69,6 +69,23 @@ pub fn clocks(seconds: f64) -> Finding {
     }
 }
 
+/// How many rows there are, as the database counts them. `cap` is where a Data API before it ends each
+/// list without a word: a number read there is a cap and no fact.
+pub fn rows(tasks: u64, users: usize, cap: Option<u64>) -> Finding {
+    let counted = format!("{tasks} tasks of {users} users, counted in the database");
+    match cap {
+        None => Finding::ok("rows", counted),
+        Some(cap) if tasks <= cap => {
+            Finding::ok("rows", format!("{counted}; a list through the Data API ends after {cap} rows"))
+        }
+        Some(cap) => Finding::warning(
+            "rows",
+            format!("{counted}; a list through the Data API ends after {cap} of them and does not say so"),
+            "count in the database (`dogwatch tasks --by user`) or read page by page; the number is the Data API's Max rows",
+        ),
+    }
+}
+
 /// Rights in the environment that nobody here needs. `is_set` says whether a variable has a value;
 /// `used` are those that the settings take.
 pub fn secrets(is_set: impl Fn(&str) -> bool, used: &[&str]) -> Finding {
@@ -99,6 +116,13 @@ mod tests {
         let verdicts = [0.3, -5.0, 61.0].map(|seconds| clocks(seconds).verdict);
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Warning, Verdict::Problem]);
         assert!(clocks(-5.0).evidence.contains("-5.0 s"));
+    }
+
+    #[test]
+    fn a_list_that_a_data_api_cuts_is_told() {
+        let verdicts = [(5_000, None), (999, Some(1_000)), (1_000, Some(1_000)), (1_001, Some(1_000))]
+            .map(|(tasks, cap)| rows(tasks, 3, cap).verdict);
+        assert_eq!(verdicts, [Verdict::Ok, Verdict::Ok, Verdict::Ok, Verdict::Warning]);
     }
 
     #[test]

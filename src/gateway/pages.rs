@@ -1,7 +1,7 @@
 //! Health and metrics, and the token that guards pages beyond loopback.
 //!
-//! `/livez` says that the process answers; `/readyz` that it can take work, from what it knows
-//! already: asking the database there would let a slow database take the gateway out of service.
+//! `/livez` says that the process answers; `/readyz` that it can take work (a standby does, too),
+//! from what it knows already: asking the database there would let a slow database take the gateway out of service.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(super) async fn livez() -> &'static str {
 
 pub(super) async fn readyz(State(shared): App) -> Response {
     match (shared.gateway.ready)() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(standing) => format!("ready: {standing}\n").into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }
 }

@@ -5,6 +5,8 @@
 //! before the end it would have if the database's answer had taken no time, and stops believing at
 //! the first error. Time is this process's monotonic clock, from before the question was asked.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::fleet::ids::BootId;
@@ -31,6 +33,29 @@ impl Default for LeaseConfig {
     }
 }
 
+/// How a process stands to leadership, for those who ask it and must not ask the database.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(Arc<AtomicU8>);
+
+const UNKNOWN: u8 = 0;
+const STANDBY: u8 = 1;
+const LEADS: u8 = 2;
+
+impl Standing {
+    /// In a word or a few.
+    pub fn words(&self) -> &'static str {
+        match self.0.load(Ordering::Relaxed) {
+            LEADS => "leads",
+            STANDBY => "standby",
+            _ => "who leads is not known",
+        }
+    }
+
+    fn is(&self, standing: u8) {
+        self.0.store(standing, Ordering::Relaxed);
+    }
+}
+
 /// The lease as this process knows it.
 #[derive(Debug)]
 pub(super) struct LeaseKeeper {
@@ -39,6 +64,7 @@ pub(super) struct LeaseKeeper {
     config: LeaseConfig,
     held: Option<Held>,
     leader: Option<BootId>,
+    standing: Standing,
 }
 
 #[derive(Debug)]
@@ -51,7 +77,12 @@ struct Held {
 impl LeaseKeeper {
     /// Of a process that has not asked yet.
     pub(super) fn new(name: String, holder: BootId, config: LeaseConfig) -> LeaseKeeper {
-        LeaseKeeper { name, holder, config, held: None, leader: None }
+        LeaseKeeper { name, holder, config, held: None, leader: None, standing: Standing::default() }
+    }
+
+    /// What is told from now on how this process stands.
+    pub(super) fn tell(&mut self, standing: Standing) {
+        self.standing = standing;
     }
 
     /// Takes the lease or renews it where that is due. `now` is from before the call.
@@ -92,10 +123,12 @@ impl LeaseKeeper {
     pub(super) fn step_down(&mut self) {
         self.held = None;
         self.leader = None;
+        self.standing.is(UNKNOWN);
     }
 
     /// Gives the lease back, so that another orchestrator need not wait for its end.
     pub(super) async fn release(&mut self, store: &dyn Store) -> Result<()> {
+        self.standing.is(UNKNOWN);
         match self.held.take() {
             Some(held) => store.release_lease(&held.lease).await,
             None => Ok(()),
@@ -104,6 +137,7 @@ impl LeaseKeeper {
 
     /// Says who leads, once per change.
     fn told(&mut self, holder: BootId, term: i64) {
+        self.standing.is(if holder == self.holder { LEADS } else { STANDBY });
         if self.leader.replace(holder) == Some(holder) {
             return;
         }

@@ -3,6 +3,7 @@
 
 mod kill_points;
 mod killer;
+mod outage;
 mod world;
 
 use std::time::Duration;

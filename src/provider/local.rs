@@ -155,6 +155,15 @@ impl LocalProvider {
         Ok(file)
     }
 
+    /// Nobody waits for the start of that agent any more; the spawner sees to it that there is none.
+    fn given_up(&self, worker: &str) {
+        if let Some(held) = self.lock().get_mut(worker) {
+            held.starting = false;
+            held.file.ended = Some(process::Ending::default());
+            self.save(worker, held);
+        }
+    }
+
     async fn start(&self, request: &PodRequest, file: &PodFile) -> io::Result<Child> {
         std::fs::create_dir_all(&file.data_dir)?;
         self.spawner.spawn(self.command(request, &file.data_dir)?).await
@@ -228,7 +237,9 @@ impl Provider for LocalProvider {
     async fn create(&self, request: &PodRequest) -> Result<PodId, ProviderError> {
         let file = self.reserve(request)?;
         let worker = &request.worker.0;
+        let unanswered = Unanswered { provider: self, worker };
         let started = self.start(request, &file).await;
+        std::mem::forget(unanswered);
         let mut pods = self.lock();
         match started {
             Ok(child) => {
@@ -303,6 +314,19 @@ impl LocalConfig {
         let inherited = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), lookup(name)?)));
         self.env = inherited.chain(std::mem::take(&mut self.env)).collect();
         self
+    }
+}
+
+/// A start that may be given up before its answer is there, as after a stop longer than the caller's
+/// patience.
+struct Unanswered<'a> {
+    provider: &'a LocalProvider,
+    worker: &'a str,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.provider.given_up(self.worker);
     }
 }
 

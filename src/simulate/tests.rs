@@ -5,6 +5,9 @@
 
 use super::bugs::Bug;
 use super::*;
+use crate::fleet::outcome::Outcome;
+use crate::fleet::task::TaskStatus;
+use crate::store::{Store as _, TaskFilter};
 
 /// Seeds within which a planted bug must be found.
 const BUG_SEEDS: u64 = 200;
@@ -21,6 +24,45 @@ fn seeds_hold() {
         assert_eq!(life.broken, None, "dogwatch simulate --seeds {seed}..{} --days 1", seed + 1);
         assert!(life.cycles > 1_000 && life.calms > 0, "{life:?}");
     }
+}
+
+/// Nothing else goes wrong: for ten minutes no orchestrator and no agent reaches the database.
+#[test]
+fn ten_minutes_without_a_database_cost_no_worker_and_no_task() {
+    let mut kept = 0;
+    for seed in 0..if is_long() { 50 } else { 5 } {
+        let policy =
+            Policy { min_workers: 0, max_workers: 6, live: Some(PolicyLive::default()), ..Policy::default() };
+        let load = Load::drawn(&mut Rng::new(seed, 0));
+        let cell =
+            Cell { name: "default".to_owned(), capacity: 20, usd_per_hour: 0.59, gone_until: 0, broken_until: 0 };
+        let world = std::sync::Arc::new(World::new(seed, policy, Faults::none(), load, vec![cell]));
+        let mut runner = Runner::new(std::sync::Arc::clone(&world), 2, crate::fleet::decision::decide);
+        world.sim().begin_load();
+        runner.chaos(true);
+        // At the first instant after a while at which workers are there.
+        while world.store.open_workers().len() < 2 {
+            runner.run_until(runner.now() + timeline::MINUTE).unwrap();
+        }
+        runner.run_until(runner.now() + 10 * timeline::MINUTE).unwrap();
+        let away = 10 * timeline::MINUTE;
+        let (began, pods) = (runner.now(), world.sim().facts.pods_made);
+        world.sim().outage_until = began + away;
+        runner.run_until(began + away).unwrap();
+        assert_eq!(world.sim().facts.pods_made, pods, "seed {seed}: nothing is done unseen");
+        kept += world.store.open_workers().len();
+        runner.chaos(false);
+        runner.run_until(runner.now() + 3 * HOUR).unwrap();
+        assert!(runner.is_served(), "seed {seed}");
+        runner.is_quiet().unwrap();
+        for row in at_once(world.store.workers(None, 0)).unwrap() {
+            assert_eq!(row.worker.outcome(), Some(Outcome::Planned), "seed {seed}: {row:?}");
+        }
+        for task in at_once(world.store.tasks(&TaskFilter::default())).unwrap() {
+            assert_eq!((task.status, task.attempts), (TaskStatus::Complete, 1), "seed {seed}: {task:?}");
+        }
+    }
+    assert!(kept > 5, "{kept} workers lived through it");
 }
 
 #[test]

@@ -142,6 +142,14 @@ impl PostgresStore {
         open::missing_rights(&self.pool).await
     }
 
+    /// Rows after which a Data API (PostgREST) before this database ends a list; None: there is none.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn data_api_rows_max(&self) -> Result<Option<u64>> {
+        open::data_api_rows_max(&self.pool).await
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         self.logs.close().await;

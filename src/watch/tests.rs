@@ -13,6 +13,7 @@ use super::*;
 use crate::fleet::ids::BootId;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 
+mod database;
 mod noticed;
 
 const RHYTHM: Rhythm = Rhythm {

@@ -6,7 +6,7 @@
 
 mod data;
 mod outages;
-mod pooler;
+pub(crate) mod pooler;
 mod proxy;
 mod refusals;
 mod scene;

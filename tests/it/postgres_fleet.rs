@@ -3,6 +3,11 @@
 
 mod claims;
 mod commands;
+mod doctor;
+mod door;
+mod imports;
 mod leaders;
 mod operator;
+mod outage;
+mod pooler;
 mod rig;

@@ -139,7 +139,8 @@ fn silence(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result<()> {
 async fn records(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result<()> {
     let root = evidence.config.spool_dir();
     let lines = tokio::task::spawn_blocking(move || spool::verify::verify(&spool::disk::RealDisk, &root)).await??;
-    let mut sum = Records { exporter: "sqlite".to_owned(), ..Records::default() };
+    let exporter = if evidence.config.database.is_some() { "postgres" } else { "sqlite" };
+    let mut sum = Records { exporter: exporter.to_owned(), ..Records::default() };
     for line in lines.iter().filter(|line| line.exporter == telemetry::DATABASE_SLOT) {
         sum.accepted += line.accepted;
         sum.delivered += line.delivered;
@@ -175,9 +176,18 @@ async fn records(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result<(
 
 async fn count_rows(config: &Config) -> anyhow::Result<u64> {
     use sqlx::Connection as _;
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(config.logs_db()).read_only(true);
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
-    let count: i64 = sqlx::query_scalar("select count(*) from system_logs").fetch_one(&mut connection).await?;
-    connection.close().await?;
+    const COUNT: &str = "select count(*) from system_logs";
+    let count: i64 = if let Some(address) = &config.database {
+        let mut connection = address.connect().await?;
+        let count = sqlx::query_scalar(COUNT).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        count
+    } else {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(config.logs_db()).read_only(true);
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+        let count = sqlx::query_scalar(COUNT).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        count
+    };
     Ok(u64::try_from(count).unwrap_or(0))
 }

@@ -106,7 +106,7 @@ async fn kill_in_mid_task(
     Ok((worker, task))
 }
 
-/// Locks logs.db from another process until the watch has noticed.
+/// Locks the log rows from another process until the watch has noticed.
 async fn cut(node: &Node, teller: &Teller) -> anyhow::Result<super::verdict::Silence> {
     // Silence is measured against rows that have arrived: there must be some, and a file to lock.
     until("the first rows to arrive", || async {
@@ -117,9 +117,10 @@ async fn cut(node: &Node, teller: &Teller) -> anyhow::Result<super::verdict::Sil
             .then_some(())
     })
     .await?;
-    let lock = Lock::take(&node.config.logs_db()).await?;
+    let lock = Lock::take(&node.config).await?;
     let start = clock::monotonic();
-    teller.say("cutting the exporter: another process holds an exclusive lock on logs.db");
+    let locked = if node.config.database.is_some() { "the table system_logs" } else { "logs.db" };
+    teller.say(format!("cutting the exporter: another process holds an exclusive lock on {locked}"));
     let data_dir = node.config.data_dir.clone();
     let alert = until("the watch to notice the silence", || async {
         alerts::read(&data_dir).ok()?.firing().into_iter().find(|alert| alert.alarm == "log_silence")

@@ -64,7 +64,7 @@ impl Default for Verdict {
             ok: true,
             tasks: Tasks::default(),
             worker_killed: WorkerKilled::default(),
-            records: Records { exporter: "sqlite".to_owned(), ..Records::default() },
+            records: Records::default(),
             silence: Silence::default(),
             checks: Vec::new(),
         }

@@ -11,7 +11,7 @@ use super::{Manner, Story};
 use crate::config::Config;
 use crate::fleet::ids::BootId;
 use crate::gateway::{self, Gateway, RenderMetrics, Token};
-use crate::orchestrator::{self, Orchestrator, StopWorkers};
+use crate::orchestrator::{self, Orchestrator, Standing, StopWorkers};
 use crate::provider::local::{LocalConfig, LocalProvider};
 use crate::store::{Lease, LeaseAnswer, Process, Store};
 use crate::supervise::Intensity;
@@ -31,13 +31,14 @@ pub(super) fn start_gateway(
     store: &Arc<dyn Store>,
     listener: TcpListener,
     metrics: RenderMetrics,
+    standing: Standing,
 ) -> anyhow::Result<()> {
     let gateway = Gateway {
         store: Arc::clone(store),
         ingest: Arc::new(Ingest::new(config)),
         policy: config.policy.clone(),
         metrics,
-        ready: Arc::new(|| Ok(())),
+        ready: Arc::new(move || Ok(standing.words())),
         token: config.token.as_ref().map(|token| Token(token.0.clone())),
     };
     let listener = listener.into_std()?;
@@ -71,8 +72,8 @@ pub(super) fn start_orchestrator(
     config: &Config,
     store: &Arc<dyn Store>,
     process: Process,
-    address: SocketAddr,
-    manner: &Manner,
+    (address, manner): (SocketAddr, &Manner),
+    standing: Standing,
 ) -> anyhow::Result<()> {
     let provider = Arc::new(LocalProvider::open(local(config, address, manner)?)?);
     let settings = orchestrator::Config {
@@ -87,7 +88,7 @@ pub(super) fn start_orchestrator(
     let store = Arc::clone(store);
     group.start("orchestrator", Intensity::default(), move |_, stop| {
         let orchestrator = Orchestrator::new(store.clone(), provider.clone(), settings.clone());
-        orchestrator.run(stop)
+        orchestrator.telling(standing.clone()).run(stop)
     });
     Ok(())
 }

@@ -9,8 +9,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 use uuid::Uuid;
 
-use super::Story;
 use super::console::Console;
+use super::{Story, with_otel};
 use crate::agent::AgentConfig;
 use crate::cli::render;
 use crate::config::{Config, hostname};
@@ -19,7 +19,7 @@ use crate::rpc::Caller;
 use crate::telemetry::exporter::rpc::RpcConfig;
 use crate::telemetry::record::{Level, Source};
 use crate::telemetry::spool::SpoolConfig;
-use crate::telemetry::{self, Adopt, Destination};
+use crate::telemetry::{self, Adopt, Destination, ExporterStatus, Status};
 
 /// Ring of a command that ends soon, bytes.
 const CLIENT_RING_BYTES: u64 = 1 << 20;
@@ -171,7 +171,32 @@ pub(in crate::cli) fn client_recorder(config: &Config, command: &'static str) ->
     }
 }
 
+/// The doctor's: with every exporter that a long-lived command would have.
+///
+/// # Errors
+/// The environment asks for an exporter that cannot be, or the folder cannot be used.
+pub(in crate::cli) fn doctors_recorder(config: &Config) -> anyhow::Result<ClientRecorder> {
+    let settings = self::config(config, Role::Client("doctor"), BootId(Uuid::new_v4()));
+    let (settings, _) = with_otel(settings)?;
+    Ok(ClientRecorder(install(telemetry::Config { stdout: false, ..settings }, Story::Demo)?))
+}
+
 impl ClientRecorder {
+    /// Puts on disk what was said so far.
+    pub(in crate::cli) fn flush(&self) {
+        self.0.flush(CLIENT_LIMIT);
+    }
+
+    /// Where each exporter stands.
+    pub(in crate::cli) fn exporters(&self) -> Vec<ExporterStatus> {
+        self.0.exporters()
+    }
+
+    /// Where the recorder stands.
+    pub(in crate::cli) fn status(&self) -> Status {
+        self.0.status()
+    }
+
     /// Writes what is left; what cannot be delivered in time stays in the spool for the next
     /// process of the folder.
     pub(in crate::cli) fn finish(self) {

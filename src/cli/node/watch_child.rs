@@ -20,13 +20,13 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// Starts the watch as a member of `group`.
 pub(super) fn start(group: &Group, config: &Config, story: Story) {
-    let data_dir = config.data_dir.clone();
+    let (data_dir, database) = (config.data_dir.clone(), config.values.text("DATABASE_URL"));
     group.start("watch", Intensity::default(), move |pulse, mut stop| {
-        let data_dir = data_dir.clone();
+        let (data_dir, database) = (data_dir.clone(), database.clone());
         async move {
             while !stop.is_raised() {
                 pulse.beat();
-                let mut command = match watch_command(&data_dir, story) {
+                let mut command = match watch_command(&data_dir, database.as_deref(), story) {
                     Ok(command) => command,
                     Err(error) => {
                         tracing::error!(%error, "the watch cannot be started: nothing looks from outside");
@@ -53,7 +53,7 @@ pub(super) fn start(group: &Group, config: &Config, story: Story) {
     });
 }
 
-fn watch_command(data_dir: &std::path::Path, story: Story) -> std::io::Result<Command> {
+fn watch_command(data_dir: &std::path::Path, database: Option<&str>, story: Story) -> std::io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["watch", "--take-over"])
@@ -64,6 +64,8 @@ fn watch_command(data_dir: &std::path::Path, story: Story) -> std::io::Result<Co
     if story == Story::Demo {
         let pid = std::process::id().to_string();
         command.args(["--demo", "--parent", &pid]).stderr(Stdio::null()).kill_on_drop(true);
+        // The demo's own database, or none, whatever the environment says.
+        command.env_remove("DATABASE_URL").envs(database.map(|url| ("DATABASE_URL", url)));
     }
     Ok(command)
 }

@@ -104,6 +104,10 @@ pub(super) fn page(facts: &Facts, verdict: &Verdict) -> String {
         format!("decision   {}", facts.decision.as_deref().unwrap_or("none yet")),
         format!("records    newest arrived {}", render::ago(facts.now, facts.newest_row_at)),
     ];
+    lines.extend(facts.orchestrators.iter().map(|one| {
+        let since = render::ago(facts.now, Some(one.started_at));
+        format!("{:9}  {} {} on {}, started {since}", one.standing, one.source_id, one.version, one.host)
+    }));
     lines.push(format!("logs       to {}", facts.logs_to));
     lines.extend(facts.recorders.iter().map(|line| format!("recorder   {line}")));
     lines.extend(facts.exporters.iter().map(|line| format!("exporter   {line}")));
@@ -127,6 +131,7 @@ mod tests {
             now: clock::from_micros(100_000_000),
             orchestrator_alive: true,
             orchestrator_seen_at: Some(clock::from_micros(99_000_000)),
+            orchestrators: Vec::new(),
             workers: [("busy".to_owned(), 2)].into(),
             tasks: [("In Progress".to_owned(), 2), ("Queued".to_owned(), 3)].into(),
             queued: [("claimable".to_owned(), 3)].into(),

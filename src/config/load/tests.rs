@@ -28,9 +28,10 @@ fn contradictions_and_open_doors_are_refused() {
 }
 
 #[test]
-fn the_hash_changes_with_the_policy_and_not_with_a_secret() {
+fn the_hash_changes_with_the_policy_and_neither_with_a_secret_nor_a_processs_name() {
     let hash = |flags: &[(&'static str, &str)]| config(Profile::Run, flags).unwrap().hash;
     assert_eq!(hash(&[]), hash(&[("DOGWATCH_TOKEN", "t")]));
+    assert_eq!(hash(&[]), hash(&[("ORCHESTRATOR_INSTANCE_ID", "b"), ("DOGWATCH_LISTEN", "127.0.0.1:1")]));
     assert_ne!(hash(&[]), hash(&[("MAX_ACTIVE_GPUS", "3")]));
 }
 

@@ -110,7 +110,7 @@ impl Rig {
             ingest: rows.clone(),
             policy: Policy { live: Some(live), ..Policy::default() },
             metrics: Arc::new(|| "dogwatch_up 1\n".to_owned()),
-            ready: Arc::new(|| Ok(())),
+            ready: Arc::new(|| Ok("leads")),
             token: None,
         };
         change(&mut gateway);

@@ -51,13 +51,13 @@ async fn health_does_not_ask_the_database() {
     let rig = Rig::with("127.0.0.1", move |gateway| {
         let asked = Arc::clone(&asked);
         gateway.ready =
-            Arc::new(move || if asked.load(Ordering::SeqCst) { Ok(()) } else { Err("starting".into()) });
+            Arc::new(move || if asked.load(Ordering::SeqCst) { Ok("standby") } else { Err("starting".into()) });
     })
     .await;
     assert_eq!(rig.get("/readyz").await, (503, "not ready: starting\n".into()));
     is_ready.store(true, Ordering::SeqCst);
     rig.sqlite().close().await;
-    assert_eq!(rig.get("/readyz").await.0, 200);
+    assert_eq!(rig.get("/readyz").await, (200, "ready: standby\n".into()));
     assert_eq!(rig.get("/livez").await.0, 200);
 }
 

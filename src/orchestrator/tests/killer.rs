@@ -1,5 +1,5 @@
 //! An orchestrator's store and provider that stop for ever at the k-th call, before it or after it with
-//! the answer lost: what a kill at that moment leaves behind.
+//! the answer lost: what a kill at that moment leaves behind. Or the store is away for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +18,8 @@ use crate::provider::{Listing, PodRequest, Provider, ProviderError};
 use crate::rpc;
 use crate::store::{
     ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, TaskFilter, UserTotals, Watched, Windows,
-    WorkerDoor, WorkerEnd, WorkerRow,
+    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, UserTotals, Watched,
+    Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 
 /// Where the orchestrator dies.
@@ -30,13 +30,28 @@ pub(super) struct Killer {
     after: bool,
     calls: AtomicUsize,
     dead: AtomicBool,
+    away: AtomicBool,
     name: Mutex<Option<&'static str>>,
 }
 
 impl Killer {
     pub(super) fn new(at: usize, after: bool) -> Arc<Killer> {
         let calls = AtomicUsize::new(0);
-        Arc::new(Killer { at, after, calls, dead: AtomicBool::new(false), name: Mutex::new(None) })
+        let (dead, away) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Killer { at, after, calls, dead, away, name: Mutex::new(None) })
+    }
+
+    /// From now on the store does not answer, or does again.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.away.store(is_away, Ordering::SeqCst);
+    }
+
+    fn reach(&self, doing: &'static str) -> Result<()> {
+        if self.away.load(Ordering::SeqCst) {
+            let source = "connection refused".into();
+            return Err(StoreError::Unavailable { doing, source });
+        }
+        Ok(())
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -117,6 +132,7 @@ macro_rules! mortal {
         #[async_trait]
         impl $trait for MortalStore {
             $(async fn $name(&self, $($params)*) -> $answer {
+                self.killer.reach(stringify!($name))?;
                 self.killer.call(stringify!($name), self.store.$name($($arg),*)).await
             })+
         }

@@ -48,6 +48,16 @@ impl World {
         World { store: Arc::new(store), provider: Arc::new(FakeProvider::new()), micros, _dir: dir }
     }
 
+    /// With its fleet in Postgres.
+    pub(super) async fn in_postgres() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let micros = Arc::new(AtomicI64::new(1_760_636_131_000_000));
+        let database = crate::store::postgres::tests::database();
+        let time = TimeSource::Fixed(Arc::clone(&micros));
+        let store = crate::store::postgres::tests::open(&database, time).await;
+        World { store: Arc::new(store), provider: Arc::new(FakeProvider::new()), micros, _dir: dir }
+    }
+
     /// Without a disk, for many runs.
     pub(super) fn in_memory() -> World {
         let dir = tempfile::tempdir().unwrap();

@@ -18,7 +18,20 @@ const WAITING_MAX: usize = 64;
 /// How often the idle thread says that it lives.
 const BEAT: Duration = Duration::from_secs(5);
 
-type Order = (Command, oneshot::Sender<io::Result<Child>>);
+type Order = (Command, oneshot::Sender<io::Result<Started>>);
+
+/// A process that somebody ordered. Nobody would ever end one that is not handed over: it is ended
+/// where this is dropped.
+struct Started(Option<Child>);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(mut orphan) = self.0.take() {
+            let _ = orphan.kill();
+            let _ = orphan.wait();
+        }
+    }
+}
 
 /// Starts processes on a thread of its own.
 pub(super) struct Spawner {
@@ -47,7 +60,9 @@ impl Spawner {
             TrySendError::Full(_) => io::Error::other("too many agents wait to be started"),
             TrySendError::Disconnected(_) => io::Error::other("the spawner has ended"),
         })?;
-        answered.await.map_err(|_| io::Error::other("the spawner lost the order"))?
+        let lost = || io::Error::other("the spawner lost the order");
+        let mut started = answered.await.map_err(|_| lost())??;
+        started.0.take().ok_or_else(lost)
     }
 }
 
@@ -55,11 +70,7 @@ impl Spawner {
 fn serve(inbox: &Receiver<Order>) -> bool {
     match inbox.recv_timeout(BEAT) {
         Ok((mut command, answer)) => {
-            if let Err(Ok(mut orphan)) = answer.send(command.spawn()) {
-                // Whoever ordered it has gone: nobody would ever end it.
-                let _ = orphan.kill();
-                let _ = orphan.wait();
-            }
+            let _ = answer.send(command.spawn().map(|child| Started(Some(child))));
             true
         }
         Err(RecvTimeoutError::Timeout) => true,

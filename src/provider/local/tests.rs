@@ -112,6 +112,32 @@ async fn limits_and_doubles_are_refused() {
 }
 
 #[tokio::test]
+async fn a_start_that_nobody_waits_for_any_more_leaves_no_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let provider = LocalProvider::open(config(dir.path(), "exec sleep 600")).unwrap();
+    for number in 0..5 {
+        let name = format!("gpu-given-up-{number}");
+        // As after a stop of this process that was longer than its patience.
+        let asked = request(&name);
+        tokio::time::timeout(Duration::ZERO, provider.create(&asked)).await.unwrap_err();
+        let pod = provider.list().await.unwrap().pods.remove(0);
+        assert_eq!((pod.id.0.as_str(), pod.status), (name.as_str(), PodStatus::Exited));
+        let mark = format!("{WORKER_ID}={name}");
+        let gone = async {
+            // The order may still wait for the spawner; the next one is served after it.
+            let next = provider.create(&request(&format!("gpu-next-{number}"))).await.unwrap();
+            provider.terminate(&next).await.unwrap();
+            while process::find_by_environment(&mark).is_some() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, gone).await.expect("its agent stays");
+        provider.terminate(&pod.id).await.unwrap();
+    }
+    assert_eq!(provider.list().await.unwrap(), Listing::default());
+}
+
+#[tokio::test]
 async fn a_deaf_agent_is_killed_with_all_of_its_group() {
     let dir = tempfile::tempdir().unwrap();
     let script = "trap '' TERM; sleep 600 & echo child $!; wait; wait; sleep 600";

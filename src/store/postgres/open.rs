@@ -33,6 +33,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "policy",
         sql: include_str!("../../../migrations/postgres/fleet/20261122040000_policy.sql"),
     },
+    Migration {
+        version: "20261128025000",
+        name: "silence_of_the_fleet",
+        sql: include_str!("../../../migrations/postgres/fleet/20261128025000_silence_of_the_fleet.sql"),
+    },
 ];
 /// The level of the fleet's schema that this program brings a database to.
 pub const SCHEMA_LEVEL: i64 = 2;
@@ -102,6 +107,19 @@ pub(super) async fn missing_rights(pool: &PgPool) -> Result<Vec<String>> {
                and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
          order by 1 limit 100";
     sqlx::query_scalar(sql).fetch_all(pool).await.map_err(|error| from_sqlx(error, "look at this role's rights"))
+}
+
+/// PostgREST connects as the role `authenticator`, whose settings it reads; Supabase's default is 1,000.
+pub(super) async fn data_api_rows_max(pool: &PgPool) -> Result<Option<u64>> {
+    let sql = "select coalesce((
+             select split_part(s, '=', 2)::bigint from pg_db_role_setting r cross join unnest(r.setconfig) s
+             where r.setrole = to_regrole('authenticator') and s ~ '^pgrst.db_max_rows=[0-9]{1,18}$' limit 1), 1000)
+         where to_regrole('authenticator') is not null";
+    let cap: Option<i64> = sqlx::query_scalar(sql)
+        .fetch_optional(pool)
+        .await
+        .map_err(|error| from_sqlx(error, "look for a Data API"))?;
+    Ok(cap.map(i64::unsigned_abs))
 }
 
 /// Whether this program works with that level.

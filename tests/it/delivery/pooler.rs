@@ -1,8 +1,10 @@
-//! Behind a real pooler in transaction mode, where no two statements need meet the same session.
+//! Behind a real pooler in transaction mode, where no two statements need meet the same session; and
+//! the pooler itself, for whoever needs one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use dogwatch::store::postgres::PostgresStore;
 use dogwatch::store::sqlite::TimeSource;
@@ -12,20 +14,32 @@ use dogwatch::telemetry::exporter::postgres::Address;
 use super::scene::{Scene, migrated};
 use crate::postgres_rig::{ADMIN, Cluster, Durability, PASSWORD, until};
 
-/// A running pgbouncer with one connection to the server.
-struct Pooler {
+/// A running pgbouncer.
+pub(crate) struct Pooler {
     child: Child,
     folder: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
+}
+
+/// For how long a client has a session of the server's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// For a transaction; all clients share one.
+    Transaction,
+    /// For as long as it stays; each has its own.
+    Session,
 }
 
 impl Pooler {
     /// None: the program is not on this machine.
-    fn start(cluster: &Cluster) -> Option<Pooler> {
+    pub(crate) fn start(cluster: &Cluster, mode: Mode) -> Option<Pooler> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let program = ["/usr/sbin/pgbouncer", "pgbouncer"]
             .into_iter()
             .find(|name| Command::new(name).arg("--version").output().is_ok_and(|said| said.status.success()))?;
-        let folder = std::env::temp_dir().join(format!("dogwatch-pooler-{}", std::process::id()));
+        let name = format!("dogwatch-pooler-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        let (mode, sessions) = if mode == Mode::Transaction { ("transaction", 1) } else { ("session", 40) };
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -35,8 +49,8 @@ impl Pooler {
             &config,
             format!(
                 "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-                 unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = transaction\n\
-                 default_pool_size = 1\nlogfile = {}\n",
+                 unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\n\
+                 default_pool_size = {sessions}\nlogfile = {}\n",
                 cluster.port(),
                 users.display(),
                 folder.join("log").display()
@@ -74,7 +88,7 @@ impl Drop for Pooler {
 #[test]
 fn writers_and_readers_share_one_connection_of_a_pooler() {
     let cluster = Cluster::start(Durability::Relaxed);
-    let Some(pooler) = Pooler::start(&cluster) else {
+    let Some(pooler) = Pooler::start(&cluster, Mode::Transaction) else {
         println!("delivery: a pooler in transaction mode is not shown: pgbouncer is not on this machine");
         return;
     };

@@ -286,7 +286,7 @@ pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// A port that is free, below those that the kernel gives away by itself.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 12_000 + u16::try_from(std::process::id() % 900).unwrap() * 20;
     loop {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::rig::Fleet;
-use crate::postgres_rig::Cluster;
+use crate::postgres_rig::{Cluster, Durability};
 
 #[test]
 fn every_command_works_on_postgres() {
@@ -53,38 +53,51 @@ fn run_needs_a_database_and_its_schema() {
     assert_eq!(said.status.code(), Some(69), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
-/// Findings of the doctor by what was asked.
-fn doctor(fleet: &Fleet) -> std::collections::BTreeMap<String, String> {
-    let findings = fleet.json("findings", &["doctor"]);
-    let text = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
-    findings.as_array().unwrap().iter().map(|found| (text(found, "check"), text(found, "verdict"))).collect()
-}
-
+/// A project of Supabase's: the role `postgres` owns the database and is no superuser, and the project
+/// keeps a history of its own.
 #[test]
-fn the_doctor_asks_in_order_and_names_what_is_wrong() {
-    let fleet = Fleet::new();
-    let (code, out, err) = fleet.run(&["doctor"]);
-    assert_eq!(code, Some(0), "{out}{err}");
-    assert!(out.contains("DATABASE_URL = (hidden)") && !out.contains("marked-secret"), "{out}");
-    let found = doctor(&fleet);
-    for check in
-        ["settings", "folder", "database", "pooler", "schema", "rights", "clock", "rows", "canary", "secrets"]
-    {
-        assert_eq!(found.get(check).map(String::as_str), Some("ok"), "{check}: {out}");
+fn under_supabase_the_whole_fleet_goes_into_the_projects_history_and_works() {
+    let cluster = Cluster::start(Durability::Relaxed);
+    let database = cluster.database();
+    database.make_supabase_roles();
+    database.run(
+        "create schema supabase_migrations;
+         create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text);
+         grant all on schema supabase_migrations to postgres;
+         grant all on all tables in schema supabase_migrations to postgres",
+    );
+    let fleet = Fleet::unmigrated(database);
+    let url = fleet.database.url_of("postgres");
+    let run = |words: &[&str]| {
+        let said = fleet.command(words).env("DATABASE_URL", &url).output().unwrap();
+        let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        assert_eq!(said.status.code(), Some(0), "{words:?}: {text}");
+        text
+    };
+    let history = "supabase_migrations.schema_migrations";
+    assert!(run(&["migrate", "--dry-run"]).contains("would get 20261101000000_system_logs"));
+    assert_eq!(
+        (fleet.database.count(history), fleet.database.ask("select to_regnamespace('dogwatch')")),
+        (0, String::new())
+    );
+    let applied = run(&["migrate"]);
+    let names = fleet.database.ask(&format!("select version || '_' || name from {history} order by version"));
+    assert_eq!(
+        names,
+        fleet.database.ask("select version || '_' || name from dogwatch.migrations order by version")
+    );
+    for name in names.lines() {
+        assert!(applied.contains(name), "{name}: {applied}");
     }
-    assert_eq!(fleet.database.count("public.system_logs where message like 'canary %'"), 2);
-    fleet
-        .database
-        .run("create or replace function dogwatch.fleet_level() returns bigint language sql as 'select 9::bigint'");
-    assert_eq!(doctor(&fleet)["schema"], "warning");
-    fleet
-        .database
-        .run("create or replace function dogwatch.fleet_level() returns bigint language sql as 'select 1::bigint'");
-    let (code, out, _) = fleet.run(&["doctor"]);
-    assert!(code == Some(1) && out.contains("works with 2 and later") && out.contains("dogwatch migrate"), "{out}");
-    let empty = Cluster::shared().database();
-    let said = fleet.command(&["doctor"]).env("DATABASE_URL", empty.url()).output().unwrap();
-    let out = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert_eq!(said.status.code(), Some(1), "{out}");
-    assert!(out.contains("dogwatch migrate"), "{out}");
+    assert!(names.contains("_fleet\n") && names.contains("_system_logs\n"), "{names}");
+    // What the project's own tools have written down is not applied again.
+    fleet.database.run("delete from dogwatch.migrations");
+    assert!(run(&["migrate"]).contains(&format!("has all {} migrations", names.lines().count())));
+    run(&["doctor"]);
+    let mut up = fleet.command(&["up", "--max-workers", "1"]);
+    up.env("DATABASE_URL", &url);
+    let mut up = fleet.start("up", up);
+    up.says("dogwatch is up");
+    assert!(run(&["submit", "--wait", "--", "echo", "from a project"]).contains("from a project"));
+    assert_eq!(up.stop(), Some(0));
 }

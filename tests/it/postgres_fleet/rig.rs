@@ -34,10 +34,15 @@ impl Fleet {
 
     /// The same on a database that may hold something already.
     pub(super) fn on(database: Database) -> Fleet {
-        let folder = tempfile::Builder::new().prefix("dogwatch-pg-fleet-").tempdir().unwrap();
-        let fleet = Fleet { folder, database };
+        let fleet = Fleet::unmigrated(database);
         fleet.ok(&["migrate"]);
         fleet
+    }
+
+    /// The same before anything was done to it.
+    pub(super) fn unmigrated(database: Database) -> Fleet {
+        let folder = tempfile::Builder::new().prefix("dogwatch-pg-fleet-").tempdir().unwrap();
+        Fleet { folder, database }
     }
 
     /// The program with these words, not yet started.
@@ -88,8 +93,18 @@ impl Fleet {
         Running { child: command.spawn().unwrap(), err }
     }
 
-    /// Processes that name the fleet's folder.
-    fn left_behind(&self) -> Vec<Pid> {
+    /// Workers of all agents that run, a line an agent.
+    pub(super) fn agents(&self) -> Vec<String> {
+        let worker = |environment: &str| {
+            environment.split('\0').find_map(|pair| pair.strip_prefix("DOGWATCH_WORKER_ID=")).map(str::to_owned)
+        };
+        let is_agent = |words: &str| words.split('\0').nth(1) == Some("agent");
+        let all = self.processes().into_iter();
+        all.filter(|(_, words, _)| is_agent(words)).filter_map(|(_, _, environment)| worker(&environment)).collect()
+    }
+
+    /// Processes that name the fleet's folder: pid, words, environment, each of these parted by NUL.
+    fn processes(&self) -> Vec<(Pid, String, String)> {
         let needle = self.folder.path().display().to_string();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -97,12 +112,12 @@ impl Fleet {
             else {
                 continue;
             };
-            let names = |file: &str| {
-                std::fs::read(entry.path().join(file))
-                    .is_ok_and(|all| String::from_utf8_lossy(&all).contains(&needle))
+            let read = |file: &str| {
+                String::from_utf8_lossy(&std::fs::read(entry.path().join(file)).unwrap_or_default()).into_owned()
             };
-            if pid != rustix::process::getpid() && (names("cmdline") || names("environ")) {
-                found.push(pid);
+            let (words, environment) = (read("cmdline"), read("environ"));
+            if pid != rustix::process::getpid() && (words.contains(&needle) || environment.contains(&needle)) {
+                found.push((pid, words, environment));
             }
         }
         found
@@ -111,7 +126,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        for pid in self.left_behind() {
+        for (pid, _, _) in self.processes() {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
