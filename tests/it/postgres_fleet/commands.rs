@@ -62,14 +62,17 @@ fn doctor(fleet: &Fleet) -> std::collections::BTreeMap<String, String> {
 
 #[test]
 fn the_doctor_asks_in_order_and_names_what_is_wrong() {
+    // Roles belong to the whole cluster: none may come after the migration, which gives them rights.
+    Cluster::shared().database().make_supabase_roles();
     let fleet = Fleet::new();
     let (code, out, err) = fleet.run(&["doctor"]);
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("DATABASE_URL = (hidden)") && !out.contains("marked-secret"), "{out}");
     let found = doctor(&fleet);
-    for check in
-        ["settings", "folder", "database", "pooler", "schema", "rights", "clock", "rows", "canary", "secrets"]
-    {
+    for check in [
+        "settings", "folder", "database", "pooler", "schema", "rights", "grants", "clock", "rows", "canary",
+        "secrets",
+    ] {
         assert_eq!(found.get(check).map(String::as_str), Some("ok"), "{check}: {out}");
     }
     assert_eq!(fleet.database.count("public.system_logs where message like 'canary %'"), 2);
@@ -87,4 +90,31 @@ fn the_doctor_asks_in_order_and_names_what_is_wrong() {
     let out = String::from_utf8_lossy(&said.stdout).into_owned();
     assert_eq!(said.status.code(), Some(1), "{out}");
     assert!(out.contains("dogwatch migrate"), "{out}");
+}
+
+#[test]
+fn rights_that_somebody_revoked_are_named_by_the_doctor_and_given_back_by_migrate() {
+    Cluster::shared().database().make_supabase_roles();
+    let fleet = Fleet::new();
+    fleet.database.run(
+        "revoke execute on function public.dw_claim_task(jsonb) from anon;
+         revoke select on dogwatch.tasks from dogwatch_rpc;
+         revoke insert on public.system_logs from service_role",
+    );
+    let rights = [
+        "execute on public.dw_claim_task(jsonb) to anon",
+        "select on dogwatch.tasks to dogwatch_rpc",
+        "insert on public.system_logs to service_role",
+    ];
+    let (code, out, _) = fleet.run(&["doctor"]);
+    assert!(code == Some(1) && rights.iter().all(|right| out.contains(right)), "{out}");
+    assert_eq!(doctor(&fleet)["grants"], "problem");
+    let (code, out, _) = fleet.run(&["migrate", "--dry-run"]);
+    assert!(code == Some(0) && out.contains("would be granted again") && out.contains(rights[1]), "{out}");
+    assert_eq!(doctor(&fleet)["grants"], "problem");
+    let (code, out, _) = fleet.run(&["migrate"]);
+    assert!(code == Some(0) && out.contains("were granted again") && out.contains(rights[2]), "{out}");
+    assert_eq!(doctor(&fleet)["grants"], "ok");
+    let (_, out, _) = fleet.run(&["migrate"]);
+    assert!(!out.contains("granted"), "{out}");
 }
