@@ -118,6 +118,8 @@ need() {
     command -v amtool >/dev/null || unpack prometheus-alertmanager ||
         missing+=("amtool (Debian: prometheus-alertmanager)")
     have_postgres || get_postgres || missing+=("a PostgreSQL server: initdb, postgres, psql (Debian: postgresql)")
+    command -v openssl >/dev/null || as_root apt-get install -y -qq --no-install-recommends openssl >/dev/null ||
+        missing+=("openssl (Debian: openssl)")
     cargo fmt --version >/dev/null 2>&1 || missing+=("rustfmt (rustup component add rustfmt)")
     cargo clippy --version >/dev/null 2>&1 || missing+=("clippy (rustup component add clippy)")
     # For delivery through a pooler; without it that is printed as not shown.

@@ -116,9 +116,7 @@ impl Config {
         let (url, key) = (is_set("SUPABASE_URL"), is_set("SUPABASE_SECRET_KEY"));
         let place = match (&self.database, &self.supabase) {
             (Some(address), _) => format!("Postgres at {address}"),
-            (None, Some(project)) => {
-                format!("Supabase at {}, not read back here: no alarm of silence", project.url())
-            }
+            (None, Some(project)) => format!("Supabase at {}", project.url()),
             (None, None) => self.logs_db().display().to_string(),
         };
         match (url, key) {

@@ -4,6 +4,8 @@
 //! that are open on loopback and want the token anywhere else. Comparing takes the same time
 //! wherever two tokens differ, and a token's text never appears in Debug output.
 
+use std::error::Error;
+use std::io;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -29,6 +31,20 @@ pub fn install_tls() {
     ONCE.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+/// Whether it failed because the other side's certificate was looked at and not taken: waiting does not help.
+pub fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return true;
+        }
+        // An I/O error passes over what it wraps when it is asked for its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|wrapped| wrapped as _).or_else(|| error.source());
+    }
+    false
 }
 
 /// The token of pages.

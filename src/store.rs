@@ -40,6 +40,7 @@ pub mod postgres;
 mod rows;
 mod snapshot_body;
 pub mod sqlite;
+mod supabase;
 mod task_rules;
 mod watched;
 mod worker_row;

@@ -142,7 +142,21 @@ async fn postgres(address: &Address, findings: &mut Vec<Finding>) -> bool {
             return false;
         }
     }
-    findings.push(match store.missing_rights().await {
+    findings.push(own_rights(&store).await);
+    findings.push(match store.revoked_rights().await {
+        Ok(missing) if missing.is_empty() => Finding::ok("grants", "every role has what the migrations gave it"),
+        Ok(missing) => Finding::problem(
+            "grants",
+            format!("roles lack what the migrations gave them: {}", missing.join(", ")),
+            "run `dogwatch migrate` as the role that owns the tables: it grants them again",
+        ),
+        Err(error) => Finding::problem("grants", error::chain(&error), "grant this role its rights"),
+    });
+    true
+}
+
+async fn own_rights(store: &PostgresStore) -> Finding {
+    match store.missing_rights().await {
         Ok(missing) if missing.is_empty() => Finding::ok("rights", "this role may use every table of dogwatch's"),
         Ok(missing) => Finding::problem(
             "rights",
@@ -150,8 +164,7 @@ async fn postgres(address: &Address, findings: &mut Vec<Finding>) -> bool {
             "connect as the role that ran `dogwatch migrate`, or grant it select, insert, update, delete",
         ),
         Err(error) => Finding::problem("rights", error::chain(&error), "grant this role its rights"),
-    });
-    true
+    }
 }
 
 async fn skew(store: &dyn Store) -> Finding {

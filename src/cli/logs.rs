@@ -22,7 +22,7 @@ pub(super) async fn main(args: LogsArgs, flags: Vec<(&'static str, String)>) -> 
     query(&args, clock::now())?;
     let opened = open::fleet(flags).await?;
     let query = query(&args, opened.store.now().await?)?;
-    let rows = opened.store.logs(&query).await?;
+    let rows = opened.store.logs(&query).await.map_err(|failed| open::unreadable(&opened.config, failed))?;
     if args.trace.is_some() && !args.output.json {
         render::line(tree::draw(&rows))?;
         return Ok(Exit::Ok);

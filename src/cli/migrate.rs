@@ -11,7 +11,8 @@ use super::{Outcome, open, render};
 use crate::clock;
 use crate::config::{Config, Profile};
 use crate::error::{self, BadInput, Exit, Unavailable};
-use crate::store::postgres::MIGRATIONS;
+use crate::http::is_untrusted;
+use crate::store::postgres::SCHEMA;
 use crate::telemetry::exporter::postgres::Address;
 use crate::telemetry::exporter::postgres::schema::{self, MigrateError, Migrated, Mode};
 use crate::telemetry::exporter::sqlite::RowWriter;
@@ -67,10 +68,11 @@ async fn postgres(config: &Config, address: &Address, dry_run: bool) -> anyhow::
     // A time that nobody has set leaves the database's own setting as it is.
     let keep = config.values.get("DOGWATCH_LOG_RETENTION_HOURS").map(|_| config.recorder.retention);
     let mode = if dry_run { Mode::DryRun } else { Mode::Apply };
-    let done = schema::migrate_with(address, MIGRATIONS, mode, keep, clock::now()).await.map_err(explain)?;
+    let done = schema::migrate_with(address, Some(SCHEMA), mode, keep, clock::now()).await.map_err(explain)?;
     let value = json!({
         "database": address.to_string(), "present": done.present, "applied": done.applied,
-        "renamed_to": done.renamed_to, "by_pg_cron": done.by_pg_cron, "done": !dry_run,
+        "renamed_to": done.renamed_to, "granted": done.granted, "ungranted": done.ungranted,
+        "by_pg_cron": done.by_pg_cron, "done": !dry_run,
     });
     Ok((value, text(address, &done, dry_run)))
 }
@@ -87,6 +89,15 @@ fn text(address: &Address, done: &Migrated, dry_run: bool) -> String {
         let verb = if dry_run { "would be" } else { "was" };
         lines.push(format!("{address}: the table system_logs that is not dogwatch's {verb} renamed to {name}"));
     }
+    if !done.granted.is_empty() {
+        let verb = if dry_run { "would be" } else { "were" };
+        lines
+            .push(format!("{address}: rights that were missing {verb} granted again: {}", done.granted.join(", ")));
+    }
+    if !done.ungranted.is_empty() {
+        let missing = done.ungranted.join(", ");
+        lines.push(format!("{address}: rights are missing that only the tables' owner can grant: {missing}"));
+    }
     let who = if done.by_pg_cron { "pg_cron" } else { "the recorders that deliver there" };
     lines.push(format!("{address}: partitions and retention are kept by {who}"));
     lines.join("\n")
@@ -96,7 +107,7 @@ fn text(address: &Address, done: &Migrated, dry_run: bool) -> String {
 fn explain(failed: MigrateError) -> anyhow::Error {
     match &failed {
         MigrateError::Database { database, source, .. } => match source {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut if !is_untrusted(source) => {
                 Unavailable { service: format!("Postgres at {database}"), detail: error::chain(source) }.into()
             }
             _ => BadInput::new(

@@ -73,6 +73,18 @@ pub(super) fn explain(failed: StoreError) -> anyhow::Error {
     }
 }
 
+/// What it means that log rows cannot be read: of a project they are a service of their own.
+pub(super) fn unreadable(config: &Config, failed: StoreError) -> anyhow::Error {
+    match (&config.database, &config.supabase, &failed) {
+        (None, Some(project), StoreError::Unavailable { source, .. }) => {
+            let service = format!("system_logs of the Supabase project at {}", project.url());
+            Unavailable { service, detail: error::chain(&**source) }.into()
+        }
+        (Some(_), ..) => explain(failed),
+        _ => anyhow::Error::new(failed),
+    }
+}
+
 /// The embedded store of the data folder.
 async fn embedded(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
     let store = SqliteStore::open(&config.data_dir, TimeSource::Database).await.map_err(|error| {
@@ -81,7 +93,10 @@ async fn embedded(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
             "name another folder with --data-dir, or repair this one",
         )
     })?;
-    Ok(Arc::new(store))
+    Ok(match &config.supabase {
+        Some(project) => Arc::new(store.with_logs_in(project.clone())),
+        None => Arc::new(store),
+    })
 }
 
 /// Makes the data folder, for its owner alone, and shows that it can be written.

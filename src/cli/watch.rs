@@ -24,10 +24,12 @@ use crate::watch::{Watch, WatchConfig, canary, http};
 
 /// Time the watch's own recorder has to deliver what is left.
 const DELIVER_WITHIN: Duration = Duration::from_secs(3);
+/// Least time that a call may take, whatever the period of the rounds.
+const CALL_MIN: Duration = Duration::from_secs(1);
+/// The same where log rows are read over the internet.
+const FAR_CALL_MIN: Duration = Duration::from_secs(3);
 /// Period at which a watch that must not outlive its parent looks at it.
 const PARENT_EVERY: Duration = Duration::from_millis(500);
-/// Longer than anything runs.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub(super) fn main(args: &WatchArgs, mut flags: Vec<(&'static str, String)>) -> Outcome {
     let profile = if args.demo { Profile::Demo } else { Profile::Up };
@@ -117,12 +119,12 @@ fn watch_config(config: &Config, boot: BootId) -> Result<WatchConfig, BadInput> 
         spool_dir: config.spool_dir(),
         spool_cap_bytes: config.recorder.spool_cap_bytes,
         round: settings.every,
-        call_limit: settings.every.max(Duration::from_secs(1)),
+        call_limit: settings.every.max(if config.supabase.is_some() { FAR_CALL_MIN } else { CALL_MIN }),
         limits: limits(config),
         hysteresis: Hysteresis { hold: settings.every, clear: settings.every * 3 },
         user_task_limit: config.policy.user_task_limit,
         canary_every: settings.canary_every,
-        plant: config.supabase.is_none().then(|| Arc::new(canary::emit) as _),
+        plant: Some(Arc::new(canary::emit)),
         channels: Channels::new(&addresses, &config.fleet, &config.env, settings.deadman_every)?,
         process: Process {
             boot_id: boot,
@@ -151,10 +153,7 @@ fn limits(config: &Config) -> Limits {
     });
     let values = &config.values;
     let or = |name, default| values.duration(name).unwrap_or(default);
-    // Rows that go to Supabase are not read back: nothing can be said about their silence.
-    let read_back = config.supabase.is_none();
     Limits {
-        silence: if read_back { base.silence } else { NEVER },
         no_worker: or("DOGWATCH_NO_WORKER_SECONDS", base.no_worker),
         first_heartbeat: or("DOGWATCH_FIRST_HEARTBEAT_SECONDS", base.first_heartbeat),
         spawn_blocked: or("DOGWATCH_SPAWN_BLOCKED_SECONDS", base.spawn_blocked),

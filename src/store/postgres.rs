@@ -16,6 +16,7 @@ use serde_json::json;
 use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Postgres, Transaction};
 
+use super::log_rows::Logs;
 use super::{
     ActionResult, AuditRow, CycleRecord, DecisionId, DecisionQuery, DecisionRow, FleetRead, Import, Intent, Lease,
     LeaseAnswer, LogQuery, LogRow, OrderRow, Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store,
@@ -37,12 +38,13 @@ mod door;
 mod fault;
 mod import;
 mod lease;
-pub(super) mod logs;
+mod logs;
 mod observe;
 mod open;
 mod operators;
 mod orders;
 mod processes;
+mod rights;
 mod rows;
 mod settings;
 mod tasks;
@@ -51,7 +53,7 @@ pub(crate) mod tests;
 mod watched;
 mod workers;
 
-pub use self::open::{CONNECTIONS_MAX, MIGRATIONS, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
+pub use self::open::{CONNECTIONS_MAX, SCHEMA, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
 use fault::Fault;
 use rows::At;
 
@@ -60,7 +62,7 @@ pub struct PostgresStore {
     pool: PgPool,
     address: Address,
     time: TimeSource,
-    logs: logs::Logs,
+    logs: Logs,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -112,7 +114,7 @@ impl PostgresStore {
 
     /// The same without a look at the database.
     pub fn new(address: &Address, time: TimeSource) -> PostgresStore {
-        let (pool, logs) = (open::pool(address.options()), logs::Logs::new(address));
+        let (pool, logs) = (open::pool(address.options()), Logs::new(logs::Table::new(address)));
         PostgresStore { pool, address: address.clone(), time, logs }
     }
 
@@ -139,7 +141,15 @@ impl PostgresStore {
     /// # Errors
     /// The database does not answer.
     pub async fn missing_rights(&self) -> Result<Vec<String>> {
-        open::missing_rights(&self.pool).await
+        rights::missing_rights(&self.pool).await
+    }
+
+    /// Rights that the migrations gave to roles and that are missing, in words.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn revoked_rights(&self) -> Result<Vec<String>> {
+        rights::revoked(&self.pool).await
     }
 
     /// Rows after which a Data API (PostgREST) before this database ends a list; None: there is none.
@@ -373,7 +383,7 @@ impl Store for PostgresStore {
     }
 
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
-        self.logs.query(query).await
+        Ok(self.logs.query(query).await?.rows)
     }
 
     async fn watched(&self, windows: Windows) -> Result<Watched> {
@@ -381,7 +391,7 @@ impl Store for PostgresStore {
     }
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {
-        self.logs.newest().await
+        Ok(self.logs.newest().await?.rows.into_iter().map(LogRow::into).collect())
     }
 
     async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()> {

@@ -6,7 +6,8 @@
 //! `worker_row` and `task_rules`, and saved.
 //!
 //! It promises what [`Store`] promises, also to several processes on one file. Log rows live in a
-//! file of their own, `logs.db`, which is only read here, so that bursts of them never delay a claim.
+//! file of their own, `logs.db`, which is only read here, so that bursts of them never delay a claim;
+//! or in a Supabase project, which is read by its Data API.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
+use super::log_rows::{Logs, Read};
+use super::supabase::LogsApi;
 use super::{
     ActionResult, AuditRow, CycleRecord, DecisionId, DecisionQuery, DecisionRow, FleetRead, Import, Intent, Lease,
     LeaseAnswer, LogQuery, LogRow, OrderRow, Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store,
@@ -28,6 +31,7 @@ use crate::fleet::pool::PoolTasks;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{Bucket, NewTask, Task, TaskStatus};
 use crate::rpc;
+use crate::telemetry::exporter::supabase::SupabaseConfig;
 
 mod cycle;
 mod decisions;
@@ -67,7 +71,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     time: TimeSource,
-    logs: logs::Logs,
+    logs: Logs,
     path: PathBuf,
 }
 
@@ -97,7 +101,20 @@ impl SqliteStore {
     pub async fn open(data_dir: &Path, time: TimeSource) -> Result<SqliteStore> {
         let path = data_dir.join(FLEET_FILE);
         let (writer, readers) = open::open(data_dir, &path).await?;
-        Ok(SqliteStore { writer, readers, time, logs: logs::Logs::new(data_dir), path })
+        Ok(SqliteStore { writer, readers, time, logs: Logs::new(logs::LogFile::new(data_dir)), path })
+    }
+
+    /// The same with the log rows of a Supabase project instead of `logs.db`.
+    pub fn with_logs_in(self, project: SupabaseConfig) -> SqliteStore {
+        SqliteStore { logs: Logs::new(LogsApi::new(project)), ..self }
+    }
+
+    /// Rows with their arrival by the fleet's clock (I9).
+    async fn by_fleet_clock(&self, read: Read) -> Result<Vec<LogRow>> {
+        if read.now.is_none() {
+            return Ok(read.rows);
+        }
+        Ok(read.by_fleet(self.now().await?))
     }
 
     /// The file.
@@ -361,7 +378,7 @@ impl Store for SqliteStore {
     }
 
     async fn logs(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
-        self.logs.query(query).await
+        self.by_fleet_clock(self.logs.query(query).await?).await
     }
 
     async fn watched(&self, windows: Windows) -> Result<Watched> {
@@ -369,7 +386,8 @@ impl Store for SqliteStore {
     }
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {
-        self.logs.newest().await
+        let rows = self.by_fleet_clock(self.logs.newest().await?).await?;
+        Ok(rows.into_iter().map(LogRow::into).collect())
     }
 
     async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()> {

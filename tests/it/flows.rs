@@ -18,4 +18,5 @@ pub(crate) mod rig;
 mod ship;
 mod silence;
 mod stopped;
+mod supabase;
 mod work;

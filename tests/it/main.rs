@@ -28,3 +28,6 @@ mod recorded;
 mod secrets;
 mod supabase;
 mod tidy;
+mod tls;
+#[path = "../rig/tls.rs"]
+mod tls_rig;

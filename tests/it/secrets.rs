@@ -6,7 +6,7 @@
 //! commands print, the pages, and the arguments of every process of ours. A test that a planted
 //! secret is found keeps the search honest.
 
-mod search;
+pub(crate) mod search;
 
 use std::process::{Command, Stdio};
 
@@ -67,9 +67,15 @@ fn shipping_to_destinations_that_fail_and_echo_shows_no_key() {
         for secret in ["marked-secret-supabase", "marked-secret-otlp", "marked-secret-bearer"] {
             assert!(was_sent(&receiver, secret), "{status}: {secret} was not sent: {:?}", said.err);
         }
-        for words in
-            [&["spool", "ls", "--json"][..], &["spool", "cat"], &["spool", "verify"], &["status", "--json"]]
-        {
+        for words in [
+            &["spool", "ls", "--json"][..],
+            &["spool", "cat"],
+            &["spool", "verify"],
+            &["status", "--json"],
+            // Rows are read from where everything is sent back.
+            &["logs", "--json"],
+            &["watch", "--once"],
+        ] {
             start(&rig, words, &settings).wait();
         }
         search(&rig);

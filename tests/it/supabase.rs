@@ -1,4 +1,4 @@
-//! Rows into Supabase, through a stand-in for its gateway and PostgREST that runs the real SQL
+//! Rows into Supabase and back, through a stand-in for its gateway and PostgREST that runs the real SQL
 //! functions in a real Postgres: exactly once, whatever the way does.
 //!
 //! Each test has a project and a database of its own. Every scene ends with the conservation law,
@@ -7,6 +7,7 @@
 mod delivery;
 mod faults;
 mod function;
+mod reading;
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::postgrest_rig::{Project, SECRET_KEY};
 const APP: &str = "app";
 
 /// A database with our migrations, made by the owner of a project.
-fn migrated(database: Database) -> Database {
+pub(crate) fn migrated(database: Database) -> Database {
     database.make_supabase_roles();
     migrate(&database);
     database

@@ -158,6 +158,23 @@ impl Cluster {
         panic!("postgres does not answer: {}", self.log());
     }
 
+    /// From its next start on the server takes TLS, with this certificate and key, and over the
+    /// network nothing else.
+    pub(crate) fn enable_tls(&self, (certificate, key): &(PathBuf, PathBuf)) {
+        let data = self.folder.join("data");
+        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = data.join(name);
+            fs::copy(from, &to).unwrap();
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((uid, gid)) = self.user {
+                std::os::unix::fs::chown(&to, Some(uid), Some(gid)).unwrap();
+            }
+        }
+        let settings = data.join("postgresql.conf");
+        fs::write(&settings, fs::read_to_string(&settings).unwrap() + "ssl = on\n").unwrap();
+        fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n").unwrap();
+    }
+
     /// What the server wrote.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()

@@ -99,6 +99,8 @@ pub(crate) struct Seen {
     pub(crate) bytes: usize,
     /// Status that was answered; None: no answer.
     pub(crate) status: Option<u16>,
+    /// Length of the list `rows` in the answer, where it has one.
+    pub(crate) rows: Option<usize>,
 }
 
 impl Project {
@@ -194,7 +196,7 @@ async fn called(
         let mut seen = inside.seen.lock().unwrap();
         let shown = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?")));
         let headers = shown.collect::<Vec<_>>().join("\n");
-        seen.push(Seen { function: function.clone(), headers, bytes: body.len(), status: None });
+        seen.push(Seen { function: function.clone(), headers, bytes: body.len(), status: None, rows: None });
         seen.len() - 1
     };
     let fault = {
@@ -228,7 +230,9 @@ async fn called(
         }
         Some(Fault::BodyMax(_)) | None => inside.gateway(&function, &headers, &body).await,
     };
-    inside.seen.lock().unwrap()[number].status = Some(status);
+    let rows = body["rows"].as_array().map(Vec::len);
+    let told = |seen: &mut Seen| (seen.status, seen.rows) = (Some(status), rows);
+    told(&mut inside.seen.lock().unwrap()[number]);
     let status = StatusCode::from_u16(status).unwrap();
     (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], body.to_string()).into_response()
 }

@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use crate::cli::{Outcome, block_on};
 use crate::clock;
 use crate::error::{self, BadInput, Exit, Unavailable};
-use crate::store::postgres::MIGRATIONS;
+use crate::store::postgres::SCHEMA;
 use crate::telemetry::exporter::postgres::schema::{self, MigrateError, Mode};
 use crate::telemetry::exporter::postgres::{Address, AddressError};
 
@@ -114,7 +114,7 @@ impl Server {
             connection.close().await
         });
         made.await.map_err(|failure| self.explain(&failure))?;
-        let migrated = schema::migrate_with(&self.own, MIGRATIONS, Mode::Apply, None, clock::now()).await;
+        let migrated = schema::migrate_with(&self.own, Some(SCHEMA), Mode::Apply, None, clock::now()).await;
         migrated.map(|_| ()).map_err(|failure| match &failure {
             MigrateError::Database { source, .. } => self.explain(source),
             MigrateError::Changed { .. } => failure.into(),

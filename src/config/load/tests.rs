@@ -140,7 +140,7 @@ fn rows_go_to_supabase_where_both_settings_stand_and_database_url_does_not() {
     let key = ("SUPABASE_SECRET_KEY", "sb_secret_marked");
     let to = |flags: &[(&'static str, &str)]| config(Profile::Up, flags).unwrap().logs_to();
     assert_eq!(to(&[]), "/data/logs.db");
-    assert_eq!(to(&[url, key]), "Supabase at https://abc.supabase.co, not read back here: no alarm of silence");
+    assert_eq!(to(&[url, key]), "Supabase at https://abc.supabase.co");
     let yields = to(&[url, key, ("DATABASE_URL", "postgres://127.0.0.1/x")]);
     assert!(yields.ends_with("; SUPABASE_URL yields to DATABASE_URL"), "{yields}");
     assert_eq!(to(&[url]), "/data/logs.db; SUPABASE_URL is not used: SUPABASE_SECRET_KEY is not set");

@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::{QueryBuilder, Row as _};
 
 use crate::clock::{self, Time};
-use crate::fleet::snapshot::Record;
-use crate::store::log_rows::{levels_from, records_from};
-use crate::store::{LogQuery, LogRow, READ_ROWS_MAX, Result, SourceNewest, StoreError};
+use crate::store::log_rows::{LogReader, Read, levels_from};
+use crate::store::{LogQuery, LogRow, READ_ROWS_MAX, Result, StoreError};
 use crate::telemetry::exporter::postgres::{Address, PgTime};
 use crate::telemetry::record::Level;
 
@@ -37,53 +37,17 @@ const COLUMNS: &str = "id, (extract(epoch from timestamp) * 1000000)::bigint as 
 
 /// The log table.
 #[derive(Debug)]
-pub(in crate::store) struct Logs {
-    pool: PgPool,
-    last_seen: std::sync::Mutex<Vec<Record>>,
-}
+pub(super) struct Table(PgPool);
 
-impl Logs {
+impl Table {
     /// A reader of the database at `address`; nothing is connected yet.
-    pub(in crate::store) fn new(address: &Address) -> Logs {
-        let pool = PgPoolOptions::new()
-            .max_connections(READERS_MAX)
-            .acquire_timeout(NEWEST_LIMIT)
-            .connect_lazy_with(address.options());
-        Logs { pool, last_seen: std::sync::Mutex::new(Vec::new()) }
-    }
-
-    pub(in crate::store) async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    pub(in crate::store) async fn query(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
-        let levels = query.level.as_deref().map(levels_from).transpose()?;
-        let mut rows = self.read("read logs", READ_LIMIT, select(query, levels.as_deref())).await?;
-        if query.after_arrival.is_none() {
-            rows.reverse();
-        }
-        Ok(rows)
-    }
-
-    pub(in crate::store) async fn newest(&self) -> Result<Vec<SourceNewest>> {
-        Ok(self.newest_log_rows().await?.into_iter().map(LogRow::into).collect())
-    }
-
-    /// For a snapshot: never an error, but the rows seen before.
-    pub(in crate::store) async fn newest_records(&self) -> Vec<Record> {
-        let read = self.newest_log_rows().await;
-        let mut last_seen = self.last_seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match read {
-            Ok(rows) => *last_seen = records_from(rows),
-            Err(error) => {
-                tracing::warn!(error = crate::error::chain(&error), "the newest log rows could not be read");
-            }
-        }
-        last_seen.clone()
-    }
-
-    async fn newest_log_rows(&self) -> Result<Vec<LogRow>> {
-        self.read("read the newest logs", NEWEST_LIMIT, newest()).await
+    pub(super) fn new(address: &Address) -> Table {
+        Table(
+            PgPoolOptions::new()
+                .max_connections(READERS_MAX)
+                .acquire_timeout(NEWEST_LIMIT)
+                .connect_lazy_with(address.options()),
+        )
     }
 
     async fn read(
@@ -93,7 +57,7 @@ impl Logs {
         mut sql: QueryBuilder<Postgres>,
     ) -> Result<Vec<LogRow>> {
         let read = async {
-            let mut transaction = self.pool.begin_with("begin read only").await?;
+            let mut transaction = self.0.begin_with("begin read only").await?;
             let rows = sql.build().persistent(false).fetch_all(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(rows)
@@ -107,6 +71,26 @@ impl Logs {
             detail: error.to_string(),
         };
         rows.iter().map(|row| log_row(row).map_err(bad)).collect()
+    }
+}
+
+#[async_trait]
+impl LogReader for Table {
+    async fn query(&self, query: &LogQuery) -> Result<Read> {
+        let levels = query.level.as_deref().map(levels_from).transpose()?;
+        let mut rows = self.read("read logs", READ_LIMIT, select(query, levels.as_deref())).await?;
+        if query.after_arrival.is_none() {
+            rows.reverse();
+        }
+        Ok(Read::of_fleet(rows))
+    }
+
+    async fn newest(&self) -> Result<Read> {
+        Ok(Read::of_fleet(self.read("read the newest logs", NEWEST_LIMIT, newest()).await?))
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
     }
 }
 

@@ -6,13 +6,14 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::fault::from_sqlx;
+use super::rights::RIGHTS;
 use crate::store::{Result, StoreError};
 use crate::telemetry::exporter::postgres::Address;
-use crate::telemetry::exporter::postgres::schema::Migration;
+use crate::telemetry::exporter::postgres::schema::{Addition, Migration};
 
 /// The fleet's migrations, in order; they come after those of `system_logs`. A migration that was
 /// released is never changed.
-pub const MIGRATIONS: &[Migration] = &[
+const MIGRATIONS: &[Migration] = &[
     Migration {
         version: "20261122030000",
         name: "fleet",
@@ -39,6 +40,8 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/fleet/20261128025000_silence_of_the_fleet.sql"),
     },
 ];
+/// The fleet's schema, on top of `system_logs`.
+pub const SCHEMA: Addition = Addition { migrations: MIGRATIONS, rights: RIGHTS };
 /// The level of the fleet's schema that this program brings a database to.
 pub const SCHEMA_LEVEL: i64 = 2;
 /// The oldest level that it works with: level 1 has no orders, no pools and no cells.
@@ -97,16 +100,6 @@ pub(super) async fn level(pool: &PgPool) -> Result<i64> {
         .fetch_one(pool)
         .await
         .map_err(|error| from_sqlx(error, "read the schema's level"))
-}
-
-/// Tables of the fleet that this role may not read and write.
-pub(super) async fn missing_rights(pool: &PgPool) -> Result<Vec<String>> {
-    let sql = "select c.relname::text from pg_class c
-         where c.relnamespace = 'dogwatch'::regnamespace and c.relkind = 'r' and c.relname !~ '^system_logs'
-           and not (has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-               and has_table_privilege(c.oid, 'update') and has_table_privilege(c.oid, 'delete'))
-         order by 1 limit 100";
-    sqlx::query_scalar(sql).fetch_all(pool).await.map_err(|error| from_sqlx(error, "look at this role's rights"))
 }
 
 /// PostgREST connects as the role `authenticator`, whose settings it reads; Supabase's default is 1,000.

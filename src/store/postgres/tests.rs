@@ -20,7 +20,7 @@ pub(crate) fn database() -> Database {
         let database = Cluster::shared().database();
         database.make_supabase_roles();
         let logs = crate::telemetry::exporter::postgres::schema::MIGRATIONS;
-        for migration in logs.iter().chain(MIGRATIONS) {
+        for migration in logs.iter().chain(SCHEMA.migrations) {
             database.run(migration.sql);
         }
         database
@@ -238,8 +238,8 @@ async fn a_take_over_waits_for_the_write_under_way() {
 async fn a_database_of_the_level_before_is_brought_up_with_what_it_holds() {
     let old = Cluster::shared().database();
     old.make_supabase_roles();
-    let first = MIGRATIONS.iter().position(|migration| migration.name == "policy").unwrap();
-    let (before, later) = MIGRATIONS.split_at(first);
+    let first = SCHEMA.migrations.iter().position(|migration| migration.name == "policy").unwrap();
+    let (before, later) = SCHEMA.migrations.split_at(first);
     for migration in crate::telemetry::exporter::postgres::schema::MIGRATIONS.iter().chain(before) {
         old.run(migration.sql);
     }

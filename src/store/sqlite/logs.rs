@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, QueryBuilder};
 use tokio::sync::Mutex;
@@ -16,9 +17,8 @@ use super::fault::Fault;
 use super::limit;
 use super::rows::Values;
 use crate::clock::Time;
-use crate::fleet::snapshot::Record;
-use crate::store::log_rows::{levels_from, records_from};
-use crate::store::{LogQuery, LogRow, Result, SourceNewest};
+use crate::store::log_rows::{LogReader, Read, levels_from};
+use crate::store::{LogQuery, LogRow, Result};
 
 /// The file's name in the data folder.
 const LOGS_FILE: &str = "logs.db";
@@ -36,10 +36,9 @@ const TAIL_ROWS: i64 = 2_000;
 
 /// The log file.
 #[derive(Debug)]
-pub(super) struct Logs {
+pub(super) struct LogFile {
     path: PathBuf,
     open: Mutex<Option<Open>>,
-    last_seen: std::sync::Mutex<Vec<Record>>,
 }
 
 #[derive(Debug)]
@@ -49,58 +48,9 @@ struct Open {
     file: (u64, u64),
 }
 
-impl Logs {
-    pub(super) fn new(data_dir: &Path) -> Logs {
-        Logs {
-            path: data_dir.join(LOGS_FILE),
-            open: Mutex::new(None),
-            last_seen: std::sync::Mutex::new(Vec::new()),
-        }
-    }
-
-    pub(super) async fn close(&self) {
-        if let Some(open) = self.open.lock().await.take() {
-            open.pool.close().await;
-        }
-    }
-
-    pub(super) async fn query(&self, query: &LogQuery) -> Result<Vec<LogRow>> {
-        let levels = query.level.as_deref().map(levels_from).transpose()?;
-        let read = async {
-            let Some(pool) = self.pool().await? else { return Ok(Vec::new()) };
-            let rows = select(query, levels.as_deref()).build().fetch_all(&pool).await?;
-            rows.iter().map(log_row).collect::<std::result::Result<Vec<_>, Fault>>()
-        };
-        let mut rows: Vec<LogRow> = read.await.map_err(|fault| fault.store("read logs"))?;
-        if query.after_arrival.is_none() {
-            rows.reverse();
-        }
-        Ok(rows)
-    }
-
-    pub(super) async fn newest(&self) -> Result<Vec<SourceNewest>> {
-        let rows = self.newest_log_rows().await.map_err(|fault| fault.store("read the newest logs"))?;
-        Ok(rows.into_iter().map(LogRow::into).collect())
-    }
-
-    /// For a snapshot: never an error, but the rows seen before.
-    pub(super) async fn newest_records(&self) -> Vec<Record> {
-        let read = self.newest_log_rows().await;
-        let mut last_seen = self.last_seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match read {
-            Ok(rows) => *last_seen = records_from(rows),
-            Err(fault) => {
-                let error = fault.store("read the newest logs");
-                tracing::warn!(error = crate::error::chain(&error), "the newest log rows could not be read");
-            }
-        }
-        last_seen.clone()
-    }
-
-    async fn newest_log_rows(&self) -> std::result::Result<Vec<LogRow>, Fault> {
-        let Some(pool) = self.pool().await? else { return Ok(Vec::new()) };
-        let rows = sqlx::query(NEWEST).bind(SOURCES_MAX).bind(TAIL_ROWS).fetch_all(&pool).await?;
-        rows.iter().map(log_row).collect()
+impl LogFile {
+    pub(super) fn new(data_dir: &Path) -> LogFile {
+        LogFile { path: data_dir.join(LOGS_FILE), open: Mutex::new(None) }
     }
 
     /// The file's connections; None: there is no file, or nothing in it yet.
@@ -135,6 +85,38 @@ impl Logs {
         }
         *open = Some(Open { pool: pool.clone(), file });
         Ok(Some(pool))
+    }
+}
+
+#[async_trait]
+impl LogReader for LogFile {
+    async fn query(&self, query: &LogQuery) -> Result<Read> {
+        let levels = query.level.as_deref().map(levels_from).transpose()?;
+        let read = async {
+            let Some(pool) = self.pool().await? else { return Ok(Vec::new()) };
+            let rows = select(query, levels.as_deref()).build().fetch_all(&pool).await?;
+            rows.iter().map(log_row).collect::<std::result::Result<Vec<_>, Fault>>()
+        };
+        let mut rows: Vec<LogRow> = read.await.map_err(|fault| fault.store("read logs"))?;
+        if query.after_arrival.is_none() {
+            rows.reverse();
+        }
+        Ok(Read::of_fleet(rows))
+    }
+
+    async fn newest(&self) -> Result<Read> {
+        let read = async {
+            let Some(pool) = self.pool().await? else { return Ok(Vec::new()) };
+            let rows = sqlx::query(NEWEST).bind(SOURCES_MAX).bind(TAIL_ROWS).fetch_all(&pool).await?;
+            rows.iter().map(log_row).collect::<std::result::Result<Vec<_>, Fault>>()
+        };
+        Ok(Read::of_fleet(read.await.map_err(|fault| fault.store("read the newest logs"))?))
+    }
+
+    async fn close(&self) {
+        if let Some(open) = self.open.lock().await.take() {
+            open.pool.close().await;
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Records into `system_logs` of a Postgres database.
 //!
-//! A batch is one statement in one transaction: all rows or none; a row that is there already is
+//! A batch is one transaction: all rows or none; a row that is there already is
 //! left as it is, so that a repeated delivery gives each row once. The table has its own migrations
 //! ([`schema`]), which `dogwatch migrate` applies: a table that is missing holds delivery until
 //! somebody does. Only the housekeeping (partitions, retention) is asked for from here, because
@@ -8,8 +8,10 @@
 //!
 //! Works behind poolers in transaction mode, too (`connect`). No error shows a password (I17).
 
+mod columns;
 mod connect;
 mod errors;
+pub mod rights;
 pub mod schema;
 mod types;
 mod writer;
@@ -17,11 +19,12 @@ mod writer;
 use std::io;
 use std::time::Duration;
 
+pub use self::columns::Batch;
 pub use self::connect::{Address, AddressError};
 #[cfg(feature = "full")]
 pub(crate) use self::types::PgTime;
 pub use self::writer::{Inserted, PgWriter};
-use super::{ExportError, Exported, Exporter, Timed, rows_of};
+use super::{ExportError, Exported, Exporter, Timed};
 use crate::clock::{self, Time};
 use crate::telemetry::record::Stored;
 
@@ -54,8 +57,7 @@ impl Exporter for PostgresExporter {
     }
 
     fn export(&mut self, batch: &[Stored], _now: Time, deadline: Duration) -> Result<Exported, ExportError> {
-        let rows = rows_of(batch)?;
-        let inserted = self.runtime.run(deadline, self.writer.insert(&rows, deadline))?;
+        let inserted = self.runtime.run(deadline, self.writer.insert(batch, deadline))?;
         Ok(Exported { delivered: inserted.received, rejected: 0 })
     }
 

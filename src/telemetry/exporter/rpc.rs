@@ -15,10 +15,9 @@ use std::{fmt, io};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use self::answer::Answer;
-use super::web::{self, Call};
+use super::web::{self, Call, Called};
 use super::{ExportError, Exported, Exporter, Timed, rows_of};
 use crate::clock::Time;
-use crate::error;
 use crate::rpc::{Caller, Function, PATH};
 use crate::telemetry::record::Stored;
 use crate::telemetry::row::ingest::to_ingest;
@@ -119,17 +118,15 @@ async fn send(client: &reqwest::Client, config: &RpcConfig, call: Call, now: Tim
         key.set_sensitive(true);
         request = request.header("apikey", key);
     }
-    let no_answer = |error: reqwest::Error| {
-        let is_ours = error.is_builder();
-        let detail = config.redact(&error::chain(&error.without_url()));
-        if is_ours {
-            let remedy = "set the base to a URL such as http://127.0.0.1:7411".to_owned();
-            return ExportError::Blocked { detail: format!("no request can be made: {detail}"), remedy };
-        }
-        ExportError::retry(format!("no answer from the base: {detail}"))
+    let redact = |text: &str| config.redact(text);
+    let called = Called {
+        place: "the base",
+        redact: &redact,
+        unusable: "set the base to a URL such as http://127.0.0.1:7411",
+        untrusted: web::SYSTEM_AUTHORITIES,
     };
-    let response = request.body(call.body).send().await.map_err(no_answer)?;
-    let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(no_answer)?;
+    let response = request.body(call.body).send().await.map_err(|error| called.no_answer(error))?;
+    let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(|error| called.no_answer(error))?;
     let body = config.redact(&String::from_utf8_lossy(&heard.body));
     Answer { status: heard.status, retry_after: heard.retry_after.as_deref(), body: &body }.check(call.rows, now)
 }

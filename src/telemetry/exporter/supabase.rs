@@ -1,4 +1,4 @@
-//! Rows into a Supabase project's `system_logs`, through its Data API.
+//! Rows into a Supabase project's `system_logs`, through its Data API ([`DataApi`]).
 //!
 //! A batch becomes calls of `POST {url}/rest/v1/rpc/dw_insert_logs` with at most 1,000 rows and
 //! 1 MiB each; all of them are taken or the batch is not delivered. The function inserts with
@@ -11,41 +11,37 @@
 //! and the function are made by `dogwatch migrate`, never here.
 
 mod answer;
+mod api;
 pub mod config;
 mod row;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-
-use self::answer::Answer;
+pub use self::api::DataApi;
 pub use self::config::{SupabaseConfig, SupabaseConfigError};
 use super::web::{self, Call};
 use super::{ExportError, Exported, Exporter, Timed, rows_of};
 use crate::clock::Time;
-use crate::error;
 use crate::rpc::Ingested;
 use crate::telemetry::record::Stored;
 use crate::telemetry::row::Row;
 
+/// The function that takes rows.
+const FUNCTION: &str = "dw_insert_logs";
 /// Longest answer that is read, bytes: pages of the edge are longer than the function's.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Puts rows into a project's `system_logs`. Cheap to clone; one connection pool for all clones.
 #[derive(Clone)]
-pub struct RowPoster {
-    config: SupabaseConfig,
-    client: Arc<OnceLock<(reqwest::Client, HeaderMap)>>,
-}
+pub struct RowPoster(DataApi);
 
 impl RowPoster {
     /// A poster to the project of `config`; nothing is connected yet.
     pub fn new(config: SupabaseConfig) -> RowPoster {
-        RowPoster { config, client: Arc::default() }
+        RowPoster(DataApi::new(config))
     }
 
     /// Puts all rows there, in calls of a bounded size; how many were not there before. Rows that
@@ -63,32 +59,8 @@ impl RowPoster {
         Ok(sum)
     }
 
-    fn client(&self) -> Result<&(reqwest::Client, HeaderMap), ExportError> {
-        if let Some(both) = self.client.get() {
-            return Ok(both);
-        }
-        let both = (web::client(self.config.url())?, headers(&self.config)?);
-        Ok(self.client.get_or_init(|| both))
-    }
-
     async fn call(&self, call: Call, now: Time) -> Result<Ingested, ExportError> {
-        let config = &self.config;
-        let no_answer = |error: reqwest::Error| {
-            let is_ours = error.is_builder();
-            let detail = config.redact(&error::chain(&error.without_url()));
-            if is_ours {
-                let remedy = "check SUPABASE_URL".to_owned();
-                return ExportError::Blocked { detail: format!("no request can be made: {detail}"), remedy };
-            }
-            ExportError::retry(format!("no answer from {}: {detail}", config.url()))
-        };
-        let (client, headers) = self.client()?;
-        let request = client.post(config.function_url()).headers(headers.clone()).body(call.body);
-        let response = request.send().await.map_err(no_answer)?;
-        let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(no_answer)?;
-        let body = config.redact(&String::from_utf8_lossy(&heard.body));
-        Answer { status: heard.status, retry_after: heard.retry_after.as_deref(), body: &body }
-            .check(call.rows, now)
+        self.0.call(FUNCTION, call.body, ANSWER_BYTES_MAX).await?.check(call.rows, now)
     }
 }
 
@@ -119,24 +91,4 @@ impl Exporter for SupabaseExporter {
         let taken = self.runtime.run(deadline, self.poster.insert(&rows, now))?;
         Ok(Exported { delivered: taken.received, rejected: 0 })
     }
-}
-
-/// The headers that Supabase's gateway wants for this kind of key.
-fn headers(config: &SupabaseConfig) -> Result<HeaderMap, ExportError> {
-    let secret = |text: &str| -> Result<HeaderValue, ExportError> {
-        let mut value = HeaderValue::from_str(text).map_err(|_| ExportError::Blocked {
-            detail: "the Supabase key has characters that a header cannot carry".to_owned(),
-            remedy: "set it again, without line ends".to_owned(),
-        })?;
-        value.set_sensitive(true);
-        Ok(value)
-    };
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert("content-profile", HeaderValue::from_static("public"));
-    headers.insert("apikey", secret(config.key())?);
-    if config.is_jwt() {
-        headers.insert(AUTHORIZATION, secret(&format!("Bearer {}", config.key()))?);
-    }
-    Ok(headers)
 }

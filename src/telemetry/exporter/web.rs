@@ -14,6 +14,8 @@ use crate::rpc::{BODY_BYTES_MAX, INGEST_ROWS_MAX};
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that was idle longer is not used again: the other side may have closed it.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What to do about a certificate that the system's authorities have not signed.
+pub(super) const SYSTEM_AUTHORITIES: &str = "install its authority among the system's, or name the authority's PEM file in SSL_CERT_FILE; check the host, too";
 /// Most of an answer that goes into an error, bytes.
 const QUOTE_BYTES: usize = 200;
 
@@ -49,6 +51,35 @@ pub(super) async fn hear(mut response: reqwest::Response, bytes_max: usize) -> R
         }
     }
     Ok(Heard { status, retry_after, content_type, body, is_cut })
+}
+
+/// Where a call went, for what is said when no answer comes.
+pub(super) struct Called<'a> {
+    /// The place, such as an URL without secrets.
+    pub(super) place: &'a str,
+    /// Takes our secrets out of a text.
+    pub(super) redact: &'a (dyn Fn(&str) -> String + Sync),
+    /// What to do where no request can be made at all.
+    pub(super) unusable: &'static str,
+    /// What to do where the certificate is not trusted.
+    pub(super) untrusted: &'static str,
+}
+
+impl Called<'_> {
+    /// What it means that no answer came: an outage, or something that waiting does not lift.
+    pub(super) fn no_answer(&self, error: reqwest::Error) -> ExportError {
+        let (is_ours, is_untrusted) = (error.is_builder(), crate::http::is_untrusted(&error));
+        let detail = (self.redact)(&crate::error::chain(&error.without_url()));
+        if is_ours {
+            let detail = format!("no request can be made: {detail}");
+            return ExportError::Blocked { detail, remedy: self.unusable.to_owned() };
+        }
+        let detail = format!("no answer from {}: {detail}", self.place);
+        if is_untrusted {
+            return ExportError::Blocked { detail, remedy: self.untrusted.to_owned() };
+        }
+        ExportError::retry(detail)
+    }
 }
 
 /// What `Retry-After` asks for: seconds, or a date that is compared with `now`.

@@ -1,19 +1,22 @@
 //! The database is away, slow, locked or full, or the wire is cut: delivery goes on by itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dogwatch::telemetry::OTLP_SLOT;
 use dogwatch::telemetry::exporter::otlp::{Compression, Endpoint, OtlpConfig};
 use dogwatch::telemetry::shipper::State;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 
 use super::proxy::Proxy;
 use super::scene::{SOURCES, Scene, migrated};
+use crate::flows::rig::is_long;
 use crate::postgres_rig::{Cluster, Durability, Stop, until};
-
-fn is_long() -> bool {
-    dogwatch::config::environment("DOGWATCH_TEST_LONG").is_some_and(|value| value == "1")
-}
+use crate::receiver_rig::{Receiver, Reply};
 
 #[test]
 fn a_killed_and_a_restarted_server_get_every_record_once() {
@@ -124,24 +127,62 @@ fn a_full_disk_is_waited_for() {
     assert_eq!((account.quarantined, account.pending), (0, 0));
 }
 
+/// An OTLP receiver that is away until it is told otherwise, and the texts that it took since.
+fn away_at_first() -> (Receiver, Arc<AtomicBool>, Arc<Mutex<BTreeSet<String>>>) {
+    let (is_up, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
+    let (up, texts) = (Arc::clone(&is_up), Arc::clone(&taken));
+    let receiver = Receiver::start(move |request| {
+        if !up.load(Ordering::SeqCst) {
+            return Reply::status(503);
+        }
+        let scopes = request.logs().resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
+        let bodies = scopes.flat_map(|scope| scope.log_records).filter_map(|record| record.body?.value);
+        texts.lock().unwrap().extend(bodies.filter_map(|body| match body {
+            Value::StringValue(text) if text.starts_with("record ") => Some(text),
+            _ => None,
+        }));
+        Reply::taken()
+    });
+    (receiver, is_up, taken)
+}
+
 #[test]
-fn one_exporter_that_is_up_is_not_held_up_by_one_that_is_down() {
-    let database = migrated(Cluster::shared());
+fn all_exporters_are_down_and_each_goes_on_by_itself_once_it_is_up() {
+    let mut cluster = Cluster::start(Durability::Full);
+    let database = migrated(&cluster);
+    let (receiver, is_up, taken) = away_at_first();
     let endpoint = Endpoint {
-        // Port 9 is nobody's here.
-        url: "http://127.0.0.1:9/v1/logs".parse().unwrap(),
+        url: format!("{}/v1/logs", receiver.base).parse().unwrap(),
         headers: vec![],
         timeout: Duration::from_secs(1),
-        compression: Compression::None,
+        compression: Compression::Gzip,
         certificate: None,
         identity: None,
     };
     let otlp = OtlpConfig { logs: Some(endpoint), traces: None, batch_max: 512, linger: Duration::ZERO };
     let mut scene = Scene::with(&database, &database.url(), |config| config.otlp = Some(otlp));
+    cluster.stop(Stop::Immediate);
     scene.send(2_000);
-    until("the database to have all", || scene.facts().delivered >= 2_000);
-    assert_eq!(scene.facts().retries, 0);
-    scene.end();
+    scene.retrying();
+    until("the receiver to be missed, too", || scene.facts_of(OTLP_SLOT).retries > 0);
+    assert_eq!((scene.facts().delivered, scene.facts_of(OTLP_SLOT).delivered), (0, 0));
+
+    // One is up: it has everything, and the other still nothing.
+    is_up.store(true, Ordering::SeqCst);
+    scene.send(500);
+    until("the receiver to have all", || taken.lock().unwrap().len() == 2_500);
+    assert!(scene.facts().delivered == 0 && !matches!(scene.facts().state, State::Blocked { .. }));
+
+    // The other way round, and all of it in the end.
+    is_up.store(false, Ordering::SeqCst);
+    cluster.resume();
+    scene.send(500);
+    until("the database to have all", || scene.facts().delivered >= 3_000);
+    is_up.store(true, Ordering::SeqCst);
+    scene.delivered();
+    assert_eq!(taken.lock().unwrap().len(), 3_000);
+    let account = scene.end();
+    assert_eq!((account.quarantined, account.pending), (0, 0));
 }
 
 /// A file system of 48 MiB that the server owns a folder of.

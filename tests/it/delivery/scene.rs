@@ -113,8 +113,13 @@ impl Scene {
 
     /// Where the database exporter stands.
     pub(super) fn facts(&self) -> Facts {
+        self.facts_of(DATABASE_SLOT)
+    }
+
+    /// Where another one stands.
+    pub(super) fn facts_of(&self, slot: &str) -> Facts {
         let exporters = self.guard().exporters();
-        exporters.into_iter().find(|exporter| exporter.slot == DATABASE_SLOT).unwrap().facts
+        exporters.into_iter().find(|exporter| exporter.slot == slot).unwrap().facts
     }
 
     /// Waits until it holds, and gives the remedy and the last error.

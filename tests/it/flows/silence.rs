@@ -14,7 +14,7 @@ use super::rig::{Rig, Running, eventually, is_long, pause};
 const SLACK: u32 = 3;
 
 /// The limit of silence, and the settings of a faster fleet.
-fn pace() -> (Duration, Vec<(&'static str, &'static str)>) {
+pub(super) fn pace() -> (Duration, Vec<(&'static str, &'static str)>) {
     if is_long() {
         return (Duration::from_secs(60), vec![]);
     }

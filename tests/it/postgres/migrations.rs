@@ -4,7 +4,7 @@
 use dogwatch::telemetry::exporter::postgres::Address;
 use dogwatch::telemetry::exporter::postgres::schema::{self, MIGRATIONS, MigrateError, Migrated, Mode};
 
-use crate::postgres_rig::{Cluster, Database};
+use crate::postgres_rig::{Cluster, Database, PASSWORD};
 
 pub(super) fn migrate(database: &Database, mode: Mode) -> Result<Migrated, MigrateError> {
     migrate_as(&database.url(), mode)
@@ -29,7 +29,14 @@ fn names() -> Vec<String> {
 #[test]
 fn it_is_applied_once_and_a_dry_run_changes_nothing() {
     let database = Cluster::shared().database();
-    let expected = Migrated { present: vec![], applied: names(), renamed_to: None, by_pg_cron: false };
+    let expected = Migrated {
+        present: vec![],
+        applied: names(),
+        renamed_to: None,
+        granted: vec![],
+        ungranted: vec![],
+        by_pg_cron: false,
+    };
     assert_eq!(migrate(&database, Mode::DryRun).unwrap(), expected);
     assert_eq!(database.ask("select to_regclass('public.system_logs'), to_regnamespace('dogwatch')"), "|");
     assert_eq!(migrate(&database, Mode::Apply).unwrap(), expected);
@@ -149,4 +156,55 @@ fn under_supabase_its_history_and_roles_are_used() {
     for sql in ["delete from public.system_logs", "drop table dogwatch.system_logs_default"] {
         assert!(database.try_ask_as("authenticator", &format!("set role service_role; {sql}")).is_err(), "{sql}");
     }
+}
+
+#[test]
+fn rights_that_were_revoked_are_granted_again_and_a_dry_run_changes_none() {
+    let database = Cluster::shared().database();
+    database.make_supabase_roles();
+    migrate_as(&database.url_of("postgres"), Mode::Apply).unwrap();
+    database.run(
+        "revoke insert on public.system_logs from service_role;
+         revoke execute on function public.dw_insert_logs(jsonb) from service_role;
+         revoke usage on sequence dogwatch.system_logs_arrival from postgres",
+    );
+    let missing = [
+        "execute on public.dw_insert_logs(jsonb) to service_role",
+        "usage on dogwatch.system_logs_arrival to postgres",
+        "insert on public.system_logs to service_role",
+    ];
+    let may_insert = || database.ask("select has_table_privilege('service_role', 'public.system_logs', 'insert')");
+    let dry = migrate_as(&database.url_of("postgres"), Mode::DryRun).unwrap();
+    assert_eq!(
+        (dry.granted, dry.ungranted, may_insert().as_str()),
+        (missing.map(String::from).to_vec(), vec![], "f")
+    );
+    let done = migrate_as(&database.url_of("postgres"), Mode::Apply).unwrap();
+    assert_eq!(
+        (done.granted, done.ungranted, may_insert().as_str()),
+        (missing.map(String::from).to_vec(), vec![], "t")
+    );
+    let again = migrate_as(&database.url_of("postgres"), Mode::Apply).unwrap();
+    assert_eq!((again.granted, again.ungranted), (vec![], vec![]));
+    assert_eq!(database.ask("select has_table_privilege('anon', 'public.system_logs', 'select')"), "f");
+}
+
+#[test]
+fn rights_that_another_has_to_grant_are_named_and_stop_nothing() {
+    let database = Cluster::shared().database();
+    database.make_supabase_roles();
+    migrate_as(&database.url_of("postgres"), Mode::Apply).unwrap();
+    let role = format!("operator_of_{}", database.name);
+    database.run(&format!(
+        "create role {role} login password '{PASSWORD}'; grant create on database {} to {role};
+         grant all on schema dogwatch to {role}; grant all on all tables in schema dogwatch to {role};
+         grant execute on all functions in schema dogwatch to {role};
+         revoke insert on public.system_logs from service_role",
+        database.name
+    ));
+    let done = migrate_as(&database.url_of(&role), Mode::Apply).unwrap();
+    assert_eq!(
+        (done.granted, done.ungranted),
+        (vec![], vec!["insert on public.system_logs to service_role".to_owned()])
+    );
 }

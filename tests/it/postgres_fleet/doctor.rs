@@ -56,8 +56,8 @@ fn a_healthy_fleet_is_well_in_everything_that_is_asked() {
     let fleet = Fleet::new();
     let (code, found) = examined(doctor(&fleet, &[]));
     let asked = [
-        "settings", "folder", "database", "pooler", "schema", "rights", "clock", "rows", "ring", "canary",
-        "secrets",
+        "settings", "folder", "database", "pooler", "schema", "rights", "grants", "clock", "rows", "ring",
+        "canary", "secrets",
     ];
     for one in asked {
         check(&found, one, "ok", &[]);
@@ -201,4 +201,30 @@ fn every_exporter_takes_a_canary_or_says_why_not() {
     let (code, found) = examined(doctor(&fleet, &[]));
     check(&found, "canary", "problem", &["postgres has refused it", "quarantine ls"]);
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn rights_that_somebody_revoked_are_named_by_the_doctor_and_given_back_by_migrate() {
+    let fleet = Fleet::new();
+    fleet.database.run(
+        "revoke execute on function public.dw_claim_task(jsonb) from anon;
+         revoke select on dogwatch.tasks from dogwatch_rpc;
+         revoke insert on public.system_logs from service_role",
+    );
+    let rights = [
+        "execute on public.dw_claim_task(jsonb) to anon",
+        "select on dogwatch.tasks to dogwatch_rpc",
+        "insert on public.system_logs to service_role",
+    ];
+    let (code, found) = examined(doctor(&fleet, &[]));
+    assert_eq!(code, Some(1), "{found:?}");
+    check(&found, "grants", "problem", &rights);
+    let (code, out, _) = fleet.run(&["migrate", "--dry-run"]);
+    assert!(code == Some(0) && out.contains("would be granted again") && out.contains(rights[1]), "{out}");
+    check(&examined(doctor(&fleet, &[])).1, "grants", "problem", &[]);
+    let (code, out, _) = fleet.run(&["migrate"]);
+    assert!(code == Some(0) && out.contains("were granted again") && out.contains(rights[2]), "{out}");
+    check(&examined(doctor(&fleet, &[])).1, "grants", "ok", &[]);
+    let (_, out, _) = fleet.run(&["migrate"]);
+    assert!(!out.contains("granted"), "{out}");
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 use std::time::Duration;
 
 use dogwatch::config;
@@ -29,6 +30,10 @@ pub(super) struct Running {
 impl Fleet {
     /// A database that was migrated.
     pub(super) fn new() -> Fleet {
+        // Roles belong to the whole cluster, and a migration gives rights to those that are there: none
+        // may come after it.
+        static ROLES: Once = Once::new();
+        ROLES.call_once(|| Cluster::shared().database().make_supabase_roles());
         Fleet::on(Cluster::shared().database())
     }
 

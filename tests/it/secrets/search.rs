@@ -13,7 +13,7 @@ use crate::flows::rig::Rig;
 pub(super) const MARK: &str = "marked-secret";
 
 /// Fails where anything that was written, or an argument of a process, holds a secret.
-pub(super) fn search(rig: &Rig) {
+pub(crate) fn search(rig: &Rig) {
     arguments(rig);
     let found = in_folder(&rig.path("."));
     assert!(found.is_empty(), "secrets were written:\n{}", found.join("\n"));

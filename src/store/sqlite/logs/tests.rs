@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::clock;
 use crate::fleet::ids::{TaskId, WorkerId};
+use crate::store::log_rows::Logs;
 
 /// The columns and the index that the telemetry half's migration gives the table.
 const SCHEMA: &str = "
@@ -75,14 +76,14 @@ fn at(second: i64) -> Time {
 #[tokio::test]
 async fn no_file_and_no_table_are_no_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let logs = Logs::new(folder.path());
-    assert_eq!(logs.query(&LogQuery::default()).await.unwrap(), []);
-    assert_eq!(logs.newest().await.unwrap(), []);
+    let logs = Logs::new(LogFile::new(folder.path()));
+    assert_eq!(logs.query(&LogQuery::default()).await.unwrap().rows, []);
+    assert_eq!(logs.newest().await.unwrap().rows, []);
     assert!(!folder.path().join(LOGS_FILE).exists(), "a reader makes no file");
     std::fs::write(folder.path().join(LOGS_FILE), "").unwrap();
-    assert_eq!(logs.query(&LogQuery::default()).await.unwrap(), []);
+    assert_eq!(logs.query(&LogQuery::default()).await.unwrap().rows, []);
     let _writer = Writer::make(folder.path()).await;
-    assert_eq!(logs.newest().await.unwrap(), []);
+    assert_eq!(logs.newest().await.unwrap().rows, []);
 }
 
 #[tokio::test]
@@ -91,9 +92,9 @@ async fn rows_are_filtered_and_oldest_first() {
     writer.row("orchestrator_gpu:here", 3, 4, "WARNING", "cycle Took long").await;
     writer.row("worker:gpu-1", 1, 5, "DEBUG", "loading").await;
     writer.row("worker:gpu-2", 2, 6, "ERROR", "out of memory").await;
-    let logs = Logs::new(writer.folder.path());
+    let logs = Logs::new(LogFile::new(writer.folder.path()));
     let check = async |query: LogQuery, expected: &[i64]| {
-        let rows = logs.query(&query).await.unwrap();
+        let rows = logs.query(&query).await.unwrap().rows;
         let seconds: Vec<i64> = rows.iter().map(|row| row.timestamp.as_second()).collect();
         assert_eq!(seconds, expected, "{query:?}");
     };
@@ -111,7 +112,7 @@ async fn rows_are_filtered_and_oldest_first() {
     check(LogQuery { grep: Some("tOOK".into()), ..all() }, &[3]).await;
     check(LogQuery { after_arrival: Some(0), limit: 2, ..all() }, &[3, 1]).await;
     check(LogQuery { after_arrival: Some(2), ..all() }, &[2]).await;
-    let row = logs.query(&LogQuery { cycle: Some(3), ..all() }).await.unwrap().remove(0);
+    let row = logs.query(&LogQuery { cycle: Some(3), ..all() }).await.unwrap().rows.remove(0);
     assert_eq!((row.id, row.arrival), (Uuid::from_u128(3), 1));
     assert_eq!((row.ingested_at, row.metadata), (at(4), json!({"a": 1})));
     assert!(logs.query(&LogQuery { level: Some("loud".into()), ..all() }).await.is_err());
@@ -127,7 +128,7 @@ async fn the_newest_row_of_each_source_is_the_one_that_arrived_last() {
     // Its clock ran ahead once.
     writer.row("worker:gpu-2", 9_000, 6, "INFO", "from the future").await;
     writer.row("worker:gpu-2", 7, 7, "INFO", "corrected").await;
-    let newest = Logs::new(writer.folder.path()).newest().await.unwrap();
+    let newest = Logs::new(LogFile::new(writer.folder.path())).newest().await.unwrap().rows;
     let words: Vec<String> = newest
         .iter()
         .map(|row| format!("{}:{} {} {}", row.source_type, row.source_id, row.timestamp, row.ingested_at))
@@ -146,7 +147,7 @@ async fn the_newest_row_of_each_source_is_the_one_that_arrived_last() {
 async fn a_locked_file_is_unavailable_and_a_cycle_keeps_what_it_saw() {
     let writer = Writer::new().await;
     writer.row("orchestrator_gpu:here", 3, 4, "INFO", "cycle").await;
-    let logs = Logs::new(writer.folder.path());
+    let logs = Logs::new(LogFile::new(writer.folder.path()));
     let before = logs.newest_records().await;
     assert_eq!((before.len(), before[0].cycle, before[0].timestamp), (1, Some(3), at(3)));
     logs.close().await;
@@ -169,16 +170,16 @@ async fn a_locked_file_is_unavailable_and_a_cycle_keeps_what_it_saw() {
 async fn a_file_that_was_moved_away_is_read_no_more() {
     let writer = Writer::new().await;
     writer.row("watch:here", 1, 1, "INFO", "old").await;
-    let logs = Logs::new(writer.folder.path());
-    assert_eq!(logs.query(&LogQuery::default()).await.unwrap().len(), 1);
+    let logs = Logs::new(LogFile::new(writer.folder.path()));
+    assert_eq!(logs.query(&LogQuery::default()).await.unwrap().rows.len(), 1);
     let file = |suffix: &str| writer.folder.path().join(format!("{LOGS_FILE}{suffix}"));
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::rename(file(suffix), file(&format!("{suffix}.old")));
     }
-    assert_eq!(logs.query(&LogQuery::default()).await.unwrap(), []);
+    assert_eq!(logs.query(&LogQuery::default()).await.unwrap().rows, []);
     let folder = writer.folder.path().to_owned();
     let writer = Writer { pool: Writer::make(&folder).await, folder: writer.folder };
     writer.row("watch:here", 2, 2, "INFO", "one").await;
     writer.row("watch:here", 3, 3, "INFO", "two").await;
-    assert_eq!(logs.query(&LogQuery::default()).await.unwrap().len(), 2);
+    assert_eq!(logs.query(&LogQuery::default()).await.unwrap().rows.len(), 2);
 }

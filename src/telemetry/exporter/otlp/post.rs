@@ -10,12 +10,15 @@ pub(crate) use super::answer::Answer;
 use super::config::Endpoint;
 use crate::error;
 use crate::telemetry::exporter::ExportError;
-use crate::telemetry::exporter::web::{self, Heard};
+use crate::telemetry::exporter::web::{self, Called, Heard};
 
 /// Longest answer that is read, bytes: the limit of the OTLP specification.
 pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Largest PEM file that is read, bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
+/// What to do about a certificate that is not trusted.
+const CERTIFICATE: &str = "name the PEM file of the receiver's authority in OTEL_EXPORTER_OTLP_CERTIFICATE, and check \
+                           the host in the endpoint";
 /// Who we are.
 const USER_AGENT: &str = concat!("dogwatch/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust");
 
@@ -76,14 +79,14 @@ impl Ready {
     }
 
     fn no_answer(&self, error: reqwest::Error) -> ExportError {
-        let is_ours = error.is_builder();
-        let detail = self.endpoint.redact(&error::chain(&error.without_url()));
-        if is_ours {
-            let remedy = "check the endpoint and its headers".to_owned();
-            return ExportError::Blocked { detail: format!("no request can be made: {detail}"), remedy };
-        }
-        let url = self.endpoint.public_url();
-        ExportError::retry(format!("no answer from {url}: {detail}"))
+        let redact = |text: &str| self.endpoint.redact(text);
+        let called = Called {
+            place: &self.endpoint.public_url(),
+            redact: &redact,
+            unusable: "check the endpoint and its headers",
+            untrusted: CERTIFICATE,
+        };
+        called.no_answer(error)
     }
 }
 

@@ -7,6 +7,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::Address;
 use crate::error;
+use crate::http::is_untrusted;
 use crate::telemetry::exporter::ExportError;
 
 /// The rows have no partition to go to: the housekeeping can make it.
@@ -16,6 +17,11 @@ pub(super) fn is_without_partition(error: &sqlx::Error) -> bool {
     postgres.is_some_and(|error| error.code() == "23514" && error.routine() == Some("ExecFindPartition"))
 }
 
+/// A row has a key that another one has: it was written before.
+pub(super) fn is_there_already(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
 /// The error of work at `address`.
 pub(super) fn export_error(address: &Address, error: &sqlx::Error) -> ExportError {
     let detail = format!("{address}: {}", error::chain(error));
@@ -23,6 +29,9 @@ pub(super) fn export_error(address: &Address, error: &sqlx::Error) -> ExportErro
     let code = error.as_database_error().and_then(|error| error.code()).map(String::from);
     let Some(code) = code.as_deref() else {
         return match error {
+            sqlx::Error::Tls(_) | sqlx::Error::Io(_) if is_untrusted(error) => blocked(
+                "name the PEM file of the server's authority by sslrootcert in DATABASE_URL, and check the host",
+            ),
             sqlx::Error::Tls(_) => blocked("set sslmode and sslrootcert in DATABASE_URL as the server wants them"),
             sqlx::Error::Configuration(_) => blocked("correct DATABASE_URL"),
             sqlx::Error::Encode(_) => ExportError::Refused { detail },

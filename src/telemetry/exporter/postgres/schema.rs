@@ -3,7 +3,8 @@
 //! All that are missing go in as one transaction, under a lock, so that two at once do no harm and
 //! a failure leaves the database as it was. What was applied stands with its checksum in
 //! `dogwatch.migrations`; a project that keeps Supabase's history has it there, too, and what
-//! Supabase's own tools have applied is not applied again.
+//! Supabase's own tools have applied is not applied again. Rights that were revoked since are granted
+//! again each time ([`rights`]).
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
 use super::connect::{self, Address};
+use super::rights::{self, LOGS};
 use crate::clock::{self, Time};
 
 /// One migration.
@@ -41,7 +43,21 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "telemetry_silence",
         sql: include_str!("../../../../migrations/postgres/logs/20261122000000_telemetry_silence.sql"),
     },
+    Migration {
+        version: "20261128010000",
+        name: "read_logs",
+        sql: include_str!("../../../../migrations/postgres/logs/20261128010000_read_logs.sql"),
+    },
 ];
+
+/// A schema that builds on `system_logs`.
+#[derive(Debug, Clone, Copy)]
+pub struct Addition {
+    /// In order.
+    pub migrations: &'static [Migration],
+    /// What is due to whom, see [`rights`].
+    pub rights: &'static str,
+}
 
 /// Longest time one statement may take: an index over a table that is there already.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(600);
@@ -68,6 +84,10 @@ pub struct Migrated {
     pub applied: Vec<String>,
     /// The name that a table `system_logs` of others got.
     pub renamed_to: Option<&'static str>,
+    /// Rights that were missing without a migration's doing, and were granted again.
+    pub granted: Vec<String>,
+    /// Rights that are missing still: the role that migrates may not grant them.
+    pub ungranted: Vec<String>,
     /// Whether pg_cron runs the housekeeping; else exporters do.
     pub by_pg_cron: bool,
 }
@@ -107,16 +127,16 @@ pub async fn migrate(
     keep: Option<Duration>,
     now: Time,
 ) -> Result<Migrated, MigrateError> {
-    migrate_with(address, &[], mode, keep, now).await
+    migrate_with(address, None, mode, keep, now).await
 }
 
-/// The same, and then `others`, which may build on it: all of it or nothing.
+/// The same, and then the `addition`: all of it or nothing.
 ///
 /// # Errors
 /// See [`MigrateError`].
 pub async fn migrate_with(
     address: &Address,
-    others: &[Migration],
+    addition: Option<Addition>,
     mode: Mode,
     keep: Option<Duration>,
     now: Time,
@@ -130,7 +150,7 @@ pub async fn migrate_with(
     let mut history = History::open(&mut connection).await.map_err(failed("reading its history"))?;
     let renames = is_others_table(&mut connection).await.map_err(failed("looking for system_logs"))?;
     let (mut present, mut applied) = (Vec::new(), Vec::new());
-    for migration in MIGRATIONS.iter().chain(others) {
+    for migration in MIGRATIONS.iter().chain(addition.map_or(&[][..], |more| more.migrations)) {
         let name = format!("{}_{}", migration.version, migration.name);
         match history.find(&mut connection, migration).await.map_err(failed("reading its history"))? {
             Found::Same => present.push(name),
@@ -145,9 +165,12 @@ pub async fn migrate_with(
         }
     }
     let by_pg_cron = finish(&mut connection, keep).await.map_err(failed("setting up the housekeeping"))?;
+    let due: Vec<&str> = [LOGS].into_iter().chain(addition.map(|more| more.rights)).collect();
+    let (granted, ungranted) =
+        rights::restore(&mut connection, &due).await.map_err(failed("granting rights again"))?;
     let last = if mode == Mode::Apply { "commit" } else { "rollback" };
     sqlx::raw_sql(last).execute(&mut connection).await.map_err(failed(last))?;
-    Ok(Migrated { present, applied, renamed_to: renames.then_some(RENAMED), by_pg_cron })
+    Ok(Migrated { present, applied, renamed_to: renames.then_some(RENAMED), granted, ungranted, by_pg_cron })
 }
 
 /// The name that a table of others gets.

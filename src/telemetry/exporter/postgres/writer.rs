@@ -1,34 +1,30 @@
 //! The connection that writes rows.
+//!
+//! A batch is one transaction of statements of at most [`STATEMENT_ROWS_MAX`] rows. While the database
+//! works on one, the rows of the next are made ([`insert_of`]): neither waits for the other. A row that
+//! is there already is left as it is by `on conflict do nothing`; that costs the database a third of
+//! its speed, so that it is left out as long as every row so far was one that was not there before. A
+//! row that is there after all then fails its transaction, which is made once more with it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
+use super::columns::{Batch, Rows, insert_of};
 use super::connect::{self, Address};
-use super::errors::{export_error, is_without_partition};
-use super::types::PgTime;
+use super::errors::{export_error, is_there_already, is_without_partition};
 use crate::telemetry::exporter::ExportError;
-use crate::telemetry::row::Row;
 
 /// Longest wait for a lock, such as a migration's or another's table lock; then it is a Retry.
 const LOCK_LIMIT: Duration = Duration::from_secs(3);
 /// A statement ends this long before the export that waits for it.
 const MARGIN: Duration = Duration::from_millis(500);
-
-/// One array a column: the statement is the same for any number of rows.
-const INSERT: &str = "
-insert into public.system_logs (timestamp, id, source_type, source_id, log_level, message,
-    task_id, worker_id, cycle_number, trace_id, span_id, metadata)
-select r.timestamp, r.id, r.source_type, r.source_id, r.log_level, r.message,
-    r.task_id, r.worker_id, r.cycle_number, r.trace_id, r.span_id, r.metadata::jsonb
-from unnest($1::timestamptz[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
-    $7::uuid[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[])
-    as r (timestamp, id, source_type, source_id, log_level, message,
-        task_id, worker_id, cycle_number, trace_id, span_id, metadata)
-on conflict do nothing";
+/// Rows of the first statement of a batch: while they are made, the database has nothing to do.
+const FIRST_ROWS_MAX: usize = 1_250;
+/// Rows of each further one.
+const STATEMENT_ROWS_MAX: usize = 5_000;
 
 const MAINTAIN: &str = "select public.dw_maintain_system_logs()::text";
 
@@ -46,7 +42,15 @@ pub struct Inserted {
 #[derive(Debug, Clone)]
 pub struct PgWriter {
     address: Address,
-    connection: Arc<Mutex<Option<PgConnection>>>,
+    connection: Arc<Mutex<Option<Connected>>>,
+}
+
+/// The connection, and what it has seen.
+#[derive(Debug)]
+struct Connected {
+    connection: PgConnection,
+    /// What the next rows are expected to be.
+    expects: Rows,
 }
 
 impl PgWriter {
@@ -60,20 +64,30 @@ impl PgWriter {
     ///
     /// # Errors
     /// Retry: it does not answer, is locked or full. Blocked: rights, a missing table, read-only.
-    /// Refused: a row that the table does not take.
-    pub async fn insert(&self, rows: &[Row], limit: Duration) -> Result<Inserted, ExportError> {
-        if rows.is_empty() {
+    /// Refused: a row that the table does not take, a record that is none.
+    pub async fn insert<B: Batch + ?Sized>(&self, batch: &B, limit: Duration) -> Result<Inserted, ExportError> {
+        if batch.rows() == 0 {
             return Ok(Inserted::default());
         }
-        let inserted = match self.work(limit, async |connection| insert(connection, rows).await).await {
-            Err(error) if is_without_partition(&error) => {
+        let write = || {
+            self.work(limit, async |connected: &mut Connected| {
+                let inserted = insert(&mut connected.connection, batch, connected.expects).await?;
+                let all_new = inserted == batch.rows() as u64;
+                connected.expects = if all_new { Rows::New } else { Rows::MayBeThere };
+                Ok(inserted)
+            })
+        };
+        let inserted = match write().await {
+            Err(Fault::Database(error)) if is_without_partition(&error) => {
                 self.maintain(limit).await?;
-                self.work(limit, async |connection| insert(connection, rows).await).await
+                write().await
             }
+            // The connection is another one now, and expects nothing.
+            Err(Fault::Database(error)) if is_there_already(&error) => write().await,
             other => other,
         };
-        let inserted = inserted.map_err(|error| export_error(&self.address, &error))?;
-        Ok(Inserted { received: rows.len() as u64, inserted })
+        let inserted = inserted.map_err(|fault| fault.told(&self.address))?;
+        Ok(Inserted { received: batch.rows() as u64, inserted })
     }
 
     /// The housekeeping: what it says it has done, JSON.
@@ -81,10 +95,11 @@ impl PgWriter {
     /// # Errors
     /// As [`PgWriter::insert`].
     pub async fn maintain(&self, limit: Duration) -> Result<String, ExportError> {
-        let ask = async |connection: &mut PgConnection| {
-            sqlx::query_scalar(MAINTAIN).persistent(false).fetch_one(connection).await
+        let ask = async |connected: &mut Connected| {
+            let asked = sqlx::query_scalar(MAINTAIN).persistent(false);
+            Ok::<String, Fault>(asked.fetch_one(&mut connected.connection).await?)
         };
-        self.work(limit, ask).await.map_err(|error| export_error(&self.address, &error))
+        self.work(limit, ask).await.map_err(|fault| fault.told(&self.address))
     }
 
     /// One transaction. Without a success, also where this is dropped half way, the connection is
@@ -92,39 +107,65 @@ impl PgWriter {
     async fn work<T>(
         &self,
         limit: Duration,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, sqlx::Error> {
+        work: impl AsyncFnOnce(&mut Connected) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let mut slot = self.connection.lock().await;
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => self.address.connect().await?,
+        let mut connected = match slot.take() {
+            Some(connected) => connected,
+            None => Connected { connection: self.address.connect().await?, expects: Rows::MayBeThere },
         };
         let statement_limit = limit.saturating_sub(MARGIN);
-        connect::begin(&mut connection, statement_limit, LOCK_LIMIT.min(statement_limit)).await?;
-        let done = work(&mut connection).await?;
-        sqlx::raw_sql("commit").execute(&mut connection).await?;
-        *slot = Some(connection);
+        let lock_limit = LOCK_LIMIT.min(statement_limit);
+        connect::begin(&mut connected.connection, statement_limit, lock_limit).await?;
+        let done = work(&mut connected).await?;
+        sqlx::raw_sql("commit").execute(&mut connected.connection).await?;
+        *slot = Some(connected);
         Ok(done)
     }
 }
 
-async fn insert(connection: &mut PgConnection, rows: &[Row]) -> Result<u64, sqlx::Error> {
-    fn column<'a, T>(rows: &'a [Row], of: impl Fn(&'a Row) -> T) -> Vec<T> {
-        rows.iter().map(of).collect()
+/// Why a transaction was not made.
+#[derive(Debug)]
+enum Fault {
+    Database(sqlx::Error),
+    /// The batch itself.
+    Batch(ExportError),
+}
+
+impl Fault {
+    fn told(self, address: &Address) -> ExportError {
+        match self {
+            Fault::Database(error) => export_error(address, &error),
+            Fault::Batch(error) => error,
+        }
     }
-    let query = sqlx::query(INSERT)
-        .persistent(false)
-        .bind(column(rows, |row| PgTime(row.timestamp)))
-        .bind(column(rows, |row| row.id))
-        .bind(column(rows, |row| row.source_type.as_str()))
-        .bind(column(rows, |row| row.source_id.as_str()))
-        .bind(column(rows, |row| row.log_level.word()))
-        .bind(column(rows, |row| row.message.as_str()))
-        .bind(column::<Option<Uuid>>(rows, |row| row.task_id))
-        .bind(column(rows, |row| row.worker_id.as_deref()))
-        .bind(column(rows, |row| row.cycle_number))
-        .bind(column(rows, |row| row.trace_id.as_deref()))
-        .bind(column(rows, |row| row.span_id.as_deref()))
-        .bind(column(rows, |row| row.metadata.to_string()));
-    Ok(query.execute(connection).await?.rows_affected())
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Fault {
+        Fault::Database(error)
+    }
+}
+
+/// Writes the batch statement by statement; how many rows were not there before.
+async fn insert<B: Batch + ?Sized>(connection: &mut PgConnection, batch: &B, expects: Rows) -> Result<u64, Fault> {
+    let (all, mut inserted) = (batch.rows(), 0);
+    // Of a small batch each round trip counts for more than what could be made meanwhile.
+    let mut until = if all > 2 * FIRST_ROWS_MAX { FIRST_ROWS_MAX } else { all.min(STATEMENT_ROWS_MAX) };
+    let mut made = Some(insert_of(batch, 0..until, expects).await.map_err(Fault::Batch)?);
+    while let Some(statement) = made {
+        let from = until;
+        until = all.min(from + STATEMENT_ROWS_MAX);
+        let write = async { Ok::<u64, Fault>(statement.execute(&mut *connection).await?.rows_affected()) };
+        let make = async {
+            if from == until {
+                return Ok::<_, Fault>(None);
+            }
+            insert_of(batch, from..until, expects).await.map(Some).map_err(Fault::Batch)
+        };
+        let (written, next) = tokio::try_join!(write, make)?;
+        inserted += written;
+        made = next;
+    }
+    Ok(inserted)
 }

@@ -1,4 +1,4 @@
-//! What an answer to `dw_insert_logs` means; pure.
+//! What an answer of the Data API means; pure.
 //!
 //! PostgREST forwards the database's error with its SQLSTATE, and has codes of its own (PGRSTnnn);
 //! these say more than the status that they are mapped to. What comes without such a body comes
@@ -20,15 +20,16 @@ const KEY: &str = "check SUPABASE_SECRET_KEY: it must be a secret or service_rol
 /// What to do where something else answers.
 const URL: &str = "check SUPABASE_URL: something that is not a project's Data API answers";
 /// What to do where the role lacks a right.
-const GRANT: &str = "give the service role its rights again: apply the files of migrations/postgres/logs, which may \
-                     be applied again";
+const GRANT: &str = "give the service role its rights again: run `dogwatch migrate` on the project's database";
 
 /// An HTTP answer, already without our secrets.
-pub(super) struct Answer<'a> {
+pub(super) struct Answer {
     pub(super) status: u16,
     /// The header, in either form.
-    pub(super) retry_after: Option<&'a str>,
-    pub(super) body: &'a str,
+    pub(super) retry_after: Option<String>,
+    pub(super) body: String,
+    /// The body was longer than what was to be read.
+    pub(super) is_cut: bool,
 }
 
 /// PostgREST's error.
@@ -38,19 +39,28 @@ struct Failed {
     message: String,
 }
 
-impl Answer<'_> {
+impl Answer {
     /// Whether all `rows` rows of the call are there; `now` is what a date in Retry-After is
     /// compared with.
     pub(super) fn check(&self, rows: u64, now: Time) -> Result<Ingested, ExportError> {
-        if let 200..=299 = self.status {
-            return match serde_json::from_str::<Ingested>(self.body) {
-                Ok(taken) if taken.received == rows && taken.inserted <= rows => Ok(taken),
-                _ => Err(self.blocked(URL)),
-            };
+        match serde_json::from_str::<Ingested>(self.given(now)?) {
+            Ok(taken) if taken.received == rows && taken.inserted <= rows => Ok(taken),
+            _ => Err(self.blocked(URL)),
         }
-        let failed: Option<Failed> = serde_json::from_str(self.body).ok();
-        let by_code = failed.as_ref().and_then(|failed| self.by_code(failed, now));
-        Err(by_code.unwrap_or_else(|| self.by_status(now)))
+    }
+
+    /// What the function gave, whatever that is.
+    pub(super) fn given(&self, now: Time) -> Result<&str, ExportError> {
+        match self.status {
+            // No function of ours gives so much.
+            200..=299 if self.is_cut => Err(self.blocked(URL)),
+            200..=299 => Ok(&self.body),
+            _ => {
+                let failed: Option<Failed> = serde_json::from_str(&self.body).ok();
+                let by_code = failed.as_ref().and_then(|failed| self.by_code(failed, now));
+                Err(by_code.unwrap_or_else(|| self.by_status(now)))
+            }
+        }
     }
 
     /// None: the code says nothing that the status does not.
@@ -89,7 +99,7 @@ impl Answer<'_> {
     }
 
     fn retry(&self, now: Time) -> ExportError {
-        let after: Option<Duration> = self.retry_after.and_then(|text| web::retry_after(text, now));
+        let after: Option<Duration> = self.retry_after.as_deref().and_then(|text| web::retry_after(text, now));
         ExportError::Retry { after, detail: self.told() }
     }
 
@@ -102,10 +112,10 @@ impl Answer<'_> {
     }
 
     fn told(&self) -> String {
-        let words = match serde_json::from_str::<Failed>(self.body) {
+        let words = match serde_json::from_str::<Failed>(&self.body) {
             Ok(Failed { code, message }) => format!("{code}: {message}"),
             // The edge's pages say it in their title.
-            Err(_) => title(self.body).unwrap_or(self.body).to_owned(),
+            Err(_) => title(&self.body).unwrap_or(&self.body).to_owned(),
         };
         format!("Supabase answered {} {}", self.status, web::quote(&words)).trim_end().to_owned()
     }

@@ -15,8 +15,6 @@ use serde::Deserialize;
 
 use crate::rpc::PATH;
 
-/// The function that takes rows.
-const FUNCTION: &str = "dw_insert_logs";
 /// The role that may call it.
 const ROLE: &str = "service_role";
 /// Where a key of the right kind is found.
@@ -72,9 +70,9 @@ impl SupabaseConfig {
         &self.url
     }
 
-    /// Where rows are posted.
-    pub(super) fn function_url(&self) -> String {
-        format!("{}{PATH}{FUNCTION}", self.url)
+    /// Where a function of the project's database is called.
+    pub(super) fn function_url(&self, function: &str) -> String {
+        format!("{}{PATH}{function}", self.url)
     }
 
     pub(super) fn key(&self) -> &str {

@@ -1,0 +1,154 @@
+//! Every way out over TLS with an authority that only the settings know: what it has signed is taken,
+//! and what it has not is held with the remedy. No key is in what is said about it.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::flows::rig::{Rig, Said};
+use crate::postgres_rig::{Cluster, Durability, PASSWORD, Stop};
+use crate::postgrest_rig::{Project, SECRET_KEY};
+use crate::receiver_rig::{Receiver, Reply};
+use crate::secrets::search::search;
+use crate::tls_rig::Authority;
+
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
+fn run(rig: &Rig, words: &[&str], settings: Settings<'_>, input: &str) -> Said {
+    let mut command = rig.command(words);
+    command.envs(settings.iter().copied()).stdin(Stdio::piped());
+    let mut running = rig.start(command);
+    let mut stdin = running.stdin();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    running.wait()
+}
+
+/// Ships two lines that must arrive.
+fn arrives(rig: &Rig, settings: Settings<'_>) {
+    let said = run(rig, &["ship", "--source", "t", "--wait-delivered"], settings, "one\ntwo\n");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    rig.spools_add_up();
+}
+
+/// Ships two lines that must be held: nothing is lost, and what is said names all of `words`.
+fn is_held(rig: &Rig, settings: Settings<'_>, words: &[&str]) {
+    let said = run(rig, &["ship", "--source", "t", "--wait-delivered"], settings, "one\ntwo\n");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let ls = run(rig, &["spool", "ls"], settings, "");
+    assert!(ls.out.contains("is blocked"), "{ls:?}");
+    for word in words {
+        assert!(ls.out.contains(word), "{word}: {ls:?}");
+    }
+    rig.spools_add_up();
+    search(rig);
+}
+
+fn port(url: &str) -> u16 {
+    url.rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn otlp_over_https_trusts_the_authority_that_is_named_and_no_other() {
+    let receiver = Receiver::start(|_| Reply::taken());
+    let (ours, another) = (Authority::new("ours"), Authority::new("another"));
+    let endpoint = format!("https://localhost:{}", ours.serve(port(&receiver.base)));
+    let settings = |authority: Option<&Authority>, endpoint: &str| {
+        let mut all = vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.to_owned()),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=marked-secret-otlp".to_owned()),
+            ("OTEL_METRICS_EXPORTER", "none".to_owned()),
+        ];
+        let file = authority.map(|authority| authority.certificate().display().to_string());
+        all.extend(file.map(|file| ("OTEL_EXPORTER_OTLP_CERTIFICATE", file)));
+        all
+    };
+    fn pairs<'a>(all: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+        all.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+    let rig = Rig::new();
+    let held = ["certificate", "OTEL_EXPORTER_OTLP_CERTIFICATE", &endpoint];
+    // The system's authorities do not know it, and another one has not signed it.
+    is_held(&rig, &pairs(&settings(None, &endpoint)), &held);
+    is_held(&rig, &pairs(&settings(Some(&another), &endpoint)), &held);
+    // One that is right about the signature, and whose certificate is for somebody else.
+    let wrong_name = format!("https://localhost:{}", ours.serve_as_another(port(&receiver.base)));
+    is_held(&rig, &pairs(&settings(Some(&ours), &wrong_name)), &["certificate", "elsewhere.example"]);
+    assert!(receiver.seen().is_empty(), "nothing was said to a server that is not trusted");
+
+    // What was held goes out once the right one is named.
+    arrives(&rig, &pairs(&settings(Some(&ours), &endpoint)));
+    let records = receiver.seen().into_iter().filter(|request| request.path == "/v1/logs").map(|request| {
+        let logs = request.logs();
+        assert!(request.head.contains("api-key: marked-secret-otlp"), "{}", request.head);
+        let scopes = logs.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+        scopes.map(|scope| scope.log_records.len()).sum::<usize>()
+    });
+    assert!(records.sum::<usize>() >= 8, "four runs of two lines");
+}
+
+#[test]
+fn a_database_that_must_be_verified_is_and_another_authority_is_refused() {
+    let (ours, another) = (Authority::new("ours"), Authority::new("another"));
+    let mut cluster = Cluster::start(Durability::Relaxed);
+    let database = cluster.database();
+    let with = |authority: &Authority, mode: &str| {
+        format!("{}?sslmode={mode}&sslrootcert={}", database.url(), authority.certificate().display())
+    };
+    let rig = Rig::new();
+    // A server that speaks no TLS.
+    let plain = with(&ours, "verify-full");
+    is_held(&rig, &[("DATABASE_URL", &plain)], &["TLS", "sslmode"]);
+    let said = run(&rig, &["migrate"], &[("DATABASE_URL", &plain)], "");
+    assert!(said.code == Some(2) && said.err.contains("TLS"), "{said:?}");
+
+    cluster.enable_tls(&ours.issue());
+    cluster.stop(Stop::Fast);
+    cluster.resume();
+    let verified = with(&ours, "verify-full");
+    let said = run(&rig, &["migrate"], &[("DATABASE_URL", &verified)], "");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for (url, words) in [
+        (with(&another, "verify-full"), ["certificate", "sslrootcert"]),
+        (with(&another, "verify-ca"), ["certificate", "sslrootcert"]),
+        // Without the authority's file the system's are asked, which do not know it.
+        (format!("{}?sslmode=verify-full", database.url()), ["certificate", "sslrootcert"]),
+    ] {
+        is_held(&rig, &[("DATABASE_URL", &url)], &words);
+        let said = run(&rig, &["migrate", "--dry-run"], &[("DATABASE_URL", &url)], "");
+        assert!(said.code == Some(2) && said.err.contains("certificate"), "{said:?}");
+        assert!(!said.err.contains(PASSWORD), "{said:?}");
+    }
+    arrives(&rig, &[("DATABASE_URL", &verified)]);
+    assert_eq!(database.count("system_logs where source_id = 't'"), 10, "what was held, and the last two");
+    let rows = run(&rig, &["logs", "--source", "t", "--json"], &[("DATABASE_URL", &verified)], "");
+    let rows: Value = serde_json::from_str(&rows.out).unwrap();
+    assert_eq!(rows["logs"].as_array().unwrap().len(), 10);
+    search(&rig);
+}
+
+#[test]
+fn supabase_over_https_trusts_the_systems_authorities_and_reads_back_over_it() {
+    let (ours, another) = (Authority::new("ours"), Authority::new("another"));
+    let database = crate::supabase::migrated(Cluster::shared().database());
+    let project = Project::start(&database);
+    let url = format!("https://localhost:{}", ours.serve(port(&project.url)));
+    let settings = |authority: &Authority| {
+        let file = authority.certificate().display().to_string();
+        [("SUPABASE_URL", url.clone()), ("SUPABASE_SECRET_KEY", SECRET_KEY.to_owned()), ("SSL_CERT_FILE", file)]
+    };
+    let (right, wrong) = (settings(&ours), settings(&another));
+    let right: Vec<(&str, &str)> = right.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let wrong: Vec<(&str, &str)> = wrong.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let rig = Rig::new();
+    is_held(&rig, &wrong, &["certificate", "SSL_CERT_FILE", &url]);
+    let said = run(&rig, &["logs"], &wrong, "");
+    assert!(said.code == Some(69) && said.err.contains("certificate"), "{said:?}");
+    assert!(project.seen().is_empty(), "the key went to nobody who is not trusted");
+    arrives(&rig, &right);
+    let rows = run(&rig, &["logs", "--source", "t", "--json"], &right, "");
+    let rows: Value = serde_json::from_str(&rows.out).unwrap();
+    assert_eq!(rows["logs"].as_array().unwrap().len(), 4);
+    search(&rig);
+}
