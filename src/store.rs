@@ -40,6 +40,8 @@ pub mod postgres;
 mod rows;
 mod snapshot_body;
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod taken_again;
 mod task_rules;
 mod watched;
 mod worker_row;

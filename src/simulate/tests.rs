@@ -5,6 +5,7 @@
 
 use super::bugs::Bug;
 use super::*;
+use crate::store::taken_again;
 
 /// Seeds within which a planted bug must be found.
 const BUG_SEEDS: u64 = 200;
@@ -20,6 +21,7 @@ fn seeds_hold() {
         let life = live(seed, 1);
         assert_eq!(life.broken, None, "dogwatch simulate --seeds {seed}..{} --days 1", seed + 1);
         assert!(life.cycles > 1_000 && life.calms > 0, "{life:?}");
+        taken_again::count(life.cycles);
     }
 }
 

@@ -9,6 +9,7 @@ use dogwatch::config;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::flows::rig::{ALL_DECISIONS, decisions_hold};
 use crate::postgres_rig::{Cluster, Database, until};
 
 /// The program.
@@ -110,9 +111,14 @@ impl Fleet {
 }
 
 impl Drop for Fleet {
+    /// Nothing is left running, and every decision in the database can be taken again.
     fn drop(&mut self) {
         for pid in self.left_behind() {
             let _ = kill_process(pid, Signal::KILL);
+        }
+        if !std::thread::panicking() && self.database.count("dogwatch.decisions") > 0 {
+            let (code, out, err) = self.run(ALL_DECISIONS);
+            decisions_hold(code, &out, &err);
         }
     }
 }
