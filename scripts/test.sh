@@ -31,6 +31,8 @@ tools="$cache/tools"
 PATH="$PATH:$tools/usr/bin"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
+# Each test that writes decision rows takes them again, and adds how many there were.
+export DOGWATCH_TEST_DECISIONS="$scratch/decisions"
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -168,6 +170,8 @@ run_alerts_live() {
 summary() {
     awk '/^test result:/ { passed += $4; failed += $6 }
          END { printf "\n%d passed, %d failed\n", passed, failed }' "$scratch/tests.log"
+    awk '{ rows += $1 } END { printf "%d stored decisions were taken again and came out the same\n", rows }' \
+        "$DOGWATCH_TEST_DECISIONS"
 }
 
 step "what is needed" need

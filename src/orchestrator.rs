@@ -247,31 +247,22 @@ impl Orchestrator {
             .in_scope(|| (self.decide)(&snapshot, &self.scene.config.policy, snapshot.as_of));
         self.observer.decided(decision.desired, self.stabilisation(), snapshot.as_of);
         gauges::set(&snapshot, &decision, held.is_some());
+        let boot_id = self.scene.config.process.boot_id;
+        let record = CycleRecord { boot_id, cycle: self.cycle, trace_id: trace_id(), snapshot, decision };
         let leads = held.is_some();
         let acted = match held {
-            Some(lease) => self.act(&lease, &snapshot, &decision).await?,
+            Some(lease) => self.act(&lease, &record).await?,
             None => Acted::default(),
         };
         let Acted { spawned, terminated, failed } = acted;
+        let CycleRecord { snapshot, decision, .. } = record;
         Ok(CycleReport { cycle: self.cycle, leads, snapshot, decision, spawned, terminated, failed })
     }
 
-    async fn act(
-        &self,
-        lease: &crate::store::Lease,
-        snapshot: &Snapshot,
-        decision: &Decision,
-    ) -> Result<Acted, CycleError> {
-        let record = CycleRecord {
-            boot_id: self.scene.config.process.boot_id,
-            cycle: self.cycle,
-            trace_id: trace_id(),
-            snapshot: snapshot.clone(),
-            decision: decision.clone(),
-        };
+    async fn act(&self, lease: &crate::store::Lease, record: &CycleRecord) -> Result<Acted, CycleError> {
         let until = self.lease.believed_until();
-        let executor = Executor::new(&self.scene, lease, until, snapshot);
-        executor.act(&record).instrument(tracing::info_span!("act")).await
+        let executor = Executor::new(&self.scene, lease, until, &record.snapshot);
+        executor.act(record).instrument(tracing::info_span!("act")).await
     }
 
     /// Says what a cycle came to; a failure makes this process ask for the lease anew.

@@ -49,6 +49,8 @@ use runner::Runner;
 use timeline::{DAY, HOUR};
 use world::World;
 
+use crate::fleet;
+use crate::fleet::cell::Offer;
 use crate::fleet::policy::{Policy, PolicyLive};
 
 /// Spell in which faults strike.
@@ -100,21 +102,43 @@ fn chaotic(seed: u64) -> std::sync::Arc<World> {
     let faults = Faults::drawn(&mut rng);
     let load = Load::drawn(&mut rng);
     let max_workers = 3 + u32::try_from(rng.below(8)).unwrap_or(0);
+    let cells = cells(&mut rng);
+    let named = cells.iter().filter(|cell| cell.offer.cell.is_some());
+    let live = PolicyLive { cells: named.map(|cell| cell.offer.clone()).collect(), ..PolicyLive::default() };
     let policy = Policy {
         min_workers: u32::try_from(rng.below(2)).unwrap_or(0),
         max_workers,
         idle_buffer: u32::try_from(rng.below(2)).unwrap_or(0),
-        live: Some(PolicyLive::default()),
+        live: Some(live),
         ..Policy::default()
     };
-    let cell = |name: &str, usd_per_hour| Cell {
-        name: name.to_owned(),
-        capacity: 20,
-        usd_per_hour,
-        gone_until: 0,
-        broken_until: 0,
+    std::sync::Arc::new(World::new(seed, policy, faults, load, cells))
+}
+
+/// One cell without a name and with room for everybody, or two to four, the cheapest first, each of
+/// which may be too small for all.
+fn cells(rng: &mut Rng) -> Vec<Cell> {
+    const NAMES: [(&str, &str, f64); 4] = [
+        ("NVIDIA A40", "EU-SE-1", 0.39),
+        ("NVIDIA GeForce RTX 4090", "EU-RO-1", 0.59),
+        ("NVIDIA GeForce RTX 4090", "EU-NO-1", 0.61),
+        ("NVIDIA L40S", "US-KS-2", 0.86),
+    ];
+    let count = 1 + usize::try_from(rng.below(4)).unwrap_or(0);
+    if count == 1 {
+        let offer = Offer { cell: None, usd_per_hour: Some(0.59) };
+        return vec![Cell::new("default".to_owned(), offer, 20)];
+    }
+    let cell = |(gpu, region, usd_per_hour): &(&str, &str, f64)| {
+        let cell = fleet::cell::Cell {
+            gpu: (*gpu).to_owned(),
+            region: (*region).to_owned(),
+            image: "render:7".to_owned(),
+        };
+        let capacity = 1 + u32::try_from(rng.below(10)).unwrap_or(0);
+        Cell::new(cell.to_string(), Offer { cell: Some(cell), usd_per_hour: Some(*usd_per_hour) }, capacity)
     };
-    std::sync::Arc::new(World::new(seed, policy, faults, load, vec![cell("default", 0.59)]))
+    NAMES.iter().take(count).map(cell).collect()
 }
 
 fn live_in(world: &std::sync::Arc<World>, seed: u64, days: u32) -> Life {

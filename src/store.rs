@@ -41,6 +41,8 @@ mod rows;
 mod snapshot_body;
 pub mod sqlite;
 mod supabase;
+#[cfg(test)]
+pub(crate) mod taken_again;
 mod task_rules;
 mod watched;
 mod worker_row;

@@ -83,12 +83,11 @@ pub fn what_if(rows: &[DecisionRow], overlay: Option<&Map<String, Value>>) -> Re
     let mut found = WhatIf::default();
     for row in rows {
         let snapshot = &row.snapshot;
-        let again = decide(snapshot, &snapshot.policy, snapshot.as_of);
         let other = laid_over(&snapshot.policy, overlay)?;
         let would_be = side(&decide(snapshot, &other, snapshot.as_of));
         let was = side(&row.decision);
         found.decisions += 1;
-        found.not_reproduced += u64::from(again != row.decision);
+        found.not_reproduced += u64::from(!row.is_reproduced());
         found.spawned += u64::from(was.spawn);
         found.would_spawn += u64::from(would_be.spawn);
         if was != would_be {

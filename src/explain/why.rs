@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::clock::Time;
-use crate::fleet::decision::{Capacity, Decision, Eta, Gate, PoolPart, Verdict, decide, eta};
+use crate::fleet::decision::{Capacity, Decision, Eta, Gate, PoolPart, Verdict, eta};
 use crate::fleet::demand::{self, Tally};
 use crate::fleet::snapshot::Snapshot;
 use crate::fleet::task::Bucket;
@@ -97,7 +97,6 @@ pub struct Done {
 /// Explains the row by taking its decision again.
 pub fn why(row: &DecisionRow) -> Why {
     let snapshot = &row.snapshot;
-    let again = decide(snapshot, &snapshot.policy, snapshot.as_of);
     let decision = &row.decision;
     let live = decision.live.as_ref();
     let wanted = live.map_or_else(
@@ -127,7 +126,7 @@ pub fn why(row: &DecisionRow) -> Why {
                 result: row.results.get(index).cloned().flatten(),
             })
             .collect(),
-        reproduced: again == *decision,
+        reproduced: row.is_reproduced(),
     }
 }
 

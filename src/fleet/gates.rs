@@ -11,6 +11,7 @@ mod openings;
 mod shut;
 
 use super::breaker::{self, Rate};
+use super::cell::Offer;
 use super::decision::{Gate, GateName, Verdict};
 use super::order::{Command, Order};
 use super::policy::{Policy, PolicyLive};
@@ -54,11 +55,12 @@ impl Question<'_> {
         self.all_orders().filter(|order| order.holds(self.now))
     }
 
-    /// The order that overrules this gate at `at`, for that cell where one is given.
-    fn overruled(&self, gate: GateName, cell: Option<&str>, at: Time) -> Option<&Order> {
+    /// The order that overrules this gate at `at`, for the cell of that offer where one is given.
+    fn overruled(&self, gate: GateName, offer: Option<&Offer>, at: Time) -> Option<&Order> {
         self.all_orders().filter(|order| order.holds(at)).find(|order| match &order.command {
             Command::Override { gate: other, cell: only } => {
-                *other == gate && only.as_deref().is_none_or(|only| Some(only) == cell)
+                let name = || offer.and_then(Offer::name);
+                *other == gate && only.as_ref().is_none_or(|only| name().is_some_and(|name| name == *only))
             }
             _ => false,
         })

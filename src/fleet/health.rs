@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::policy::Policy;
+use super::policy::{Policy, PolicyLive};
 use super::snapshot::{Snapshot, Worker, WorkerLive};
 use super::state::{Status, WorkerState};
 use crate::clock::{self, Time};
@@ -118,7 +118,9 @@ pub fn judge(worker: &Worker, snapshot: &Snapshot, policy: &Policy, now: Time) -
         Some(beat) if unseen_for(beat, snapshot, now) > limit => Liveness::Stale { age: clock::age(now, beat) },
         Some(beat) => Liveness::Fresh { age: clock::age(now, beat) },
     };
-    let progress_limit = Duration::from_secs(policy.live.clone().unwrap_or_default().progress_timeout_seconds);
+    let limit_seconds = |live: &PolicyLive| live.progress_timeout_seconds;
+    let progress_limit = policy.live.as_ref().map_or_else(|| limit_seconds(&PolicyLive::default()), limit_seconds);
+    let progress_limit = Duration::from_secs(progress_limit);
     let progress = match (is_busy(worker), &worker.live) {
         (false, _) => Progress::None,
         (true, None) => Progress::Moving { age: Duration::ZERO },

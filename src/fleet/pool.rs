@@ -53,8 +53,9 @@ impl Default for Pool {
 
 impl Pool {
     /// The cells to choose from, best first; never empty.
-    pub fn offers(&self) -> Vec<Offer> {
-        if self.cells.is_empty() { vec![Offer::default()] } else { self.cells.clone() }
+    pub fn offers(&self) -> &[Offer] {
+        const WITHOUT_A_NAME: &[Offer] = &[Offer { cell: None, usd_per_hour: None }];
+        if self.cells.is_empty() { WITHOUT_A_NAME } else { &self.cells }
     }
 }
 

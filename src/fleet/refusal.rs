@@ -106,15 +106,24 @@ impl std::fmt::Display for Streak {
 
 /// The refusals that stand in the way of `cell`, a reason at a time, the longest wait first.
 pub fn streaks(snapshot: &Snapshot, cell: Option<&Cell>) -> Vec<Streak> {
+    let refusals = snapshot.workers.iter().filter_map(|worker| Some((worker, of(worker)?)));
+    let refusals: Vec<(&Worker, Refusal)> = refusals.collect();
+    if refusals.is_empty() {
+        return Vec::new();
+    }
+    let newest_pod = |concerned: &dyn Fn(&Worker) -> bool| {
+        let pods = snapshot.workers.iter().filter(|worker| has_pod(worker) && concerned(worker));
+        pods.map(|worker| worker.created_at).max()
+    };
+    let (in_cell, anywhere) = (newest_pod(&|worker| worker.cell() == cell), newest_pod(&|_| true));
     let streak = |refusal: Refusal| {
-        let concerned = |worker: &&Worker| !refusal.is_of_cell() || worker.cell() == cell;
-        let workers = || snapshot.workers.iter().filter(concerned);
-        let success = workers().filter(|worker| has_pod(worker)).map(|worker| worker.created_at).max();
-        let refused = workers()
-            .filter(|worker| of(worker) == Some(refusal))
-            .filter(|worker| success.is_none_or(|success| worker.created_at > success));
+        let success = if refusal.is_of_cell() { in_cell } else { anywhere };
+        let refused = refusals
+            .iter()
+            .filter(|(worker, why)| *why == refusal && (!refusal.is_of_cell() || worker.cell() == cell))
+            .filter(|(worker, _)| success.is_none_or(|success| worker.created_at > success));
         let (mut count, mut last) = (0_u32, None);
-        for worker in refused {
+        for (worker, _) in refused {
             count = count.saturating_add(1);
             last = last.max(Some(worker.ended_at.unwrap_or(worker.created_at)));
         }

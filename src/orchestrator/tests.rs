@@ -216,6 +216,7 @@ async fn a_worker_whose_pod_does_not_end_keeps_its_row_and_its_task() {
     orchestrator.cycle().await.unwrap();
     assert_eq!(world.outcomes().await[0], Some(Outcome::Stalled));
     assert_eq!(world.task_status().await, [TaskStatus::Queued]);
+    world.check_decisions(22).await;
 }
 
 #[tokio::test]
@@ -268,6 +269,7 @@ async fn a_stop_with_drain_ends_all_workers_and_frees_the_lease() {
     assert_eq!(world.outcomes().await, [Some(Outcome::Operator)]);
     assert!(world.store.processes(10).await.unwrap()[0].ended_at.is_some());
     assert!(world.orchestrator(2).cycle().await.unwrap().leads);
+    assert!(world.decisions_hold().await > 0);
 }
 
 #[tokio::test]
@@ -289,6 +291,7 @@ async fn a_cycle_is_one_trace_and_its_id_is_in_the_decision() {
     let [Some(newest), Some(before), None] = &traces[..] else { panic!("{traces:?}") };
     assert_eq!(newest.len(), 32);
     assert_ne!(newest, before);
+    world.check_decisions(3).await;
 }
 
 #[tokio::test]
@@ -300,4 +303,5 @@ async fn a_failed_cycle_ends_nothing_and_the_wait_is_bounded() {
         let wait = orchestrator.wait_after_failure();
         assert!(wait <= FAILED_WAIT_MAX && wait >= Duration::from_millis(8), "{wait:?}");
     }
+    world.check_decisions(0).await;
 }

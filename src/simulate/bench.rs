@@ -5,16 +5,24 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::at_once;
 use super::faults::Faults;
 use super::load::Load;
 use super::pods::Cell;
 use super::rules::Rules;
 use super::runner::Runner;
 use super::timeline::{DAY, HOUR, MINUTE, SECOND};
-use super::trace::{Trace, micros};
+use super::trace::{Trace, TraceCell, micros};
 use super::world::World;
+use crate::fleet;
+use crate::fleet::cell::Offer;
+use crate::fleet::decision::GateName;
+use crate::fleet::order::{Command, NewOrder, OVERRIDE_LASTS_MAX};
 use crate::fleet::policy::{Policy, PolicyLive};
+use crate::store::Store as _;
 
+/// The old system's operators switch its breaker off so long after it first stood in the way.
+const SWITCHED_OFF_AFTER: i64 = 40 * MINUTE;
 /// After its end, a trace may take this long to be finished.
 const AFTER_MAX: i64 = 7 * DAY;
 
@@ -49,24 +57,57 @@ pub struct Outcome {
 /// Plays the trace.
 pub fn bench(trace: &Trace, rules: Rules) -> Outcome {
     let policy = policy(trace, rules);
-    let cells = trace.cells.iter().map(|cell| Cell {
-        name: cell.name.clone(),
-        capacity: cell.pods,
-        usd_per_hour: cell.usd_per_hour,
-        gone_until: 0,
-        broken_until: 0,
-    });
+    let cell = |(cell, offer): (&TraceCell, Offer)| Cell::new(cell.name.clone(), offer, cell.pods);
+    let cells = trace.cells.iter().zip(offers(trace)).map(cell);
     let world = World::new(1, policy, Faults::none(), Load::of(trace.clone()), cells.collect());
     world.sim().boots = trace.boot_seconds.iter().map(|boot| micros(*boot)).collect();
     let world = Arc::new(world);
     let mut runner = Runner::new(Arc::clone(&world), 1, rules.decide());
     world.sim().begin_load();
     let hours = micros(trace.hours * 3_600.0);
-    let mut broken = runner.run_until(hours).err();
-    while broken.is_none() && (!runner.is_served() || has_pods(&world)) && runner.now() < hours + AFTER_MAX {
-        broken = runner.run_until(runner.now() + MINUTE).err();
+    let mut operators = Operators::default();
+    let is_over = |runner: &Runner| {
+        let now = runner.now();
+        now >= hours && ((runner.is_served() && !has_pods(&world)) || now >= hours + AFTER_MAX)
+    };
+    while !is_over(&runner) && runner.run_until(runner.now() + MINUTE).is_ok() {
+        if rules == Rules::Legacy {
+            operators.look(&world);
+        }
     }
     outcome(trace, rules, &world)
+}
+
+/// The people of the old system: within 40 minutes of its standing in the way they switched its breaker
+/// off, and left it so.
+#[derive(Default)]
+struct Operators {
+    /// Since when it has been known to stand in the way.
+    since: Option<i64>,
+    have_switched: bool,
+}
+
+impl Operators {
+    fn look(&mut self, world: &World) {
+        let now = world.timeline.now();
+        if self.since.is_none() && world.store.newest_holds_back() {
+            self.since = Some(now);
+        }
+        if !self.have_switched && self.since.is_some_and(|since| now - since >= SWITCHED_OFF_AFTER) {
+            let command = Command::Override { gate: GateName::FailureBreaker, cell: None };
+            let (actor, reason) = ("operators".to_owned(), "the breaker is in the way".to_owned());
+            let order = NewOrder { command, actor, reason, lasts: Some(OVERRIDE_LASTS_MAX) };
+            self.have_switched = at_once(world.store.order(&order)).is_ok();
+        }
+    }
+}
+
+/// What requests for the cells of a trace say: a fleet with one cell names none.
+fn offers(trace: &Trace) -> Vec<Offer> {
+    let name = |cell: &TraceCell| fleet::cell::Cell { gpu: cell.name.clone(), ..fleet::cell::Cell::default() };
+    let named = trace.cells.len() > 1;
+    let offer = |cell: &TraceCell| Offer { cell: named.then(|| name(cell)), usd_per_hour: Some(cell.usd_per_hour) };
+    trace.cells.iter().map(offer).collect()
 }
 
 fn has_pods(world: &World) -> bool {
@@ -77,6 +118,9 @@ fn policy(trace: &Trace, rules: Rules) -> Policy {
     let mut policy = trace.policy.clone();
     let live = policy.live.get_or_insert_with(PolicyLive::default);
     live.cycle_ms = rules.cycle_ms();
+    if trace.cells.len() > 1 && live.cells.is_empty() && live.pools.is_empty() {
+        live.cells = offers(trace);
+    }
     policy
 }
 

@@ -32,6 +32,7 @@ macro_rules! faults {
 
 faults! {
     CapacityGone = "capacity_gone", 3.0;
+    CapacityShort = "capacity_short", 3.0;
     CreateRefused = "create_refused", 0.03;
     CreateErrorButMade = "create_500_but_created", 0.03;
     CreateAnswerLost = "create_answer_lost", 0.02;
@@ -69,6 +70,8 @@ faults! {
     OperatorPause = "operator_pause", 0.3;
     UserWithoutCredits = "user_without_credits", 2.0;
     BreakerOpened = "breaker_opened", 0.0;
+    CellBreakerOpened = "cell_breaker_opened", 0.0;
+    CellPassedOver = "cell_passed_over", 0.0;
     LeaderChanged = "leader_changed", 0.0;
     AmbiguousCreate = "ambiguous_create", 0.0;
 }

@@ -10,6 +10,7 @@ use crate::store::memory::MemoryStore;
 /// Faults that strike by themselves.
 pub(super) const BY_THEMSELVES: &[Fault] = &[
     Fault::CapacityGone,
+    Fault::CapacityShort,
     Fault::BadImage,
     Fault::PodVanishes,
     Fault::AgentHangs,
@@ -36,7 +37,7 @@ impl Sim {
     /// Whether it found something to befall.
     fn befalls(&mut self, fault: Fault, store: &MemoryStore) -> bool {
         match fault {
-            Fault::CapacityGone | Fault::BadImage => self.cell_fails(fault),
+            Fault::CapacityGone | Fault::CapacityShort | Fault::BadImage => self.cell_fails(fault),
             Fault::PodVanishes => self.some_agent().map(|pod| self.pod_gone(pod)).is_some(),
             Fault::AgentCrashes => self.some_agent().map(|pod| self.pod_over(pod, None, Some(11))).is_some(),
             Fault::AgentHangs => self.some_agent().map(|pod| self.agent_hangs(pod, false)).is_some(),
@@ -68,11 +69,12 @@ impl Sim {
     fn cell_fails(&mut self, fault: Fault) -> bool {
         let cell = usize::try_from(self.rng.below(self.cells.len() as u64)).unwrap_or(0);
         let until = self.now + self.rng.between(10 * MINUTE, 2 * HOUR);
-        let field = &mut self.cells[cell];
-        if fault == Fault::CapacityGone {
-            field.gone_until = until;
+        let few = if fault == Fault::CapacityShort { 1 + self.rng.below(2) } else { 0 };
+        let cell = &mut self.cells[cell];
+        if fault == Fault::BadImage {
+            cell.broken_until = until;
         } else {
-            field.broken_until = until;
+            (cell.few, cell.few_until) = (u32::try_from(few).unwrap_or(0), until);
         }
         true
     }
@@ -81,7 +83,7 @@ impl Sim {
     pub(super) fn mend(&mut self) {
         let now = self.now;
         for cell in &mut self.cells {
-            (cell.gone_until, cell.broken_until) = (now, now);
+            (cell.few_until, cell.broken_until) = (now, now);
         }
         self.outage_until = now;
     }

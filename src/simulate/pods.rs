@@ -8,6 +8,7 @@ use super::faults::Fault;
 use super::timeline::{MINUTE, SECOND};
 use super::world::{ENV, Event, FLEET, Sim};
 use crate::clock::Time;
+use crate::fleet::cell::Offer;
 use crate::fleet::ids::{PodId, WorkerId};
 use crate::fleet::snapshot::PodStatus;
 use crate::provider::{self, Listing, PodRequest, ProviderError};
@@ -15,16 +16,29 @@ use crate::provider::{self, Listing, PodRequest, ProviderError};
 /// A GPU type in a region, with an image.
 #[derive(Debug, Clone)]
 pub(super) struct Cell {
-    /// Its name.
+    /// Its name in a trace.
     pub(super) name: String,
+    /// What a request for it says, and what it costs; the cell of a fleet that names none has no name.
+    pub(super) offer: Offer,
     /// Pods that may run there at the same time.
     pub(super) capacity: u32,
-    /// Dollars an hour and pod.
-    pub(super) usd_per_hour: f64,
-    /// No machine before this instant.
-    pub(super) gone_until: i64,
+    /// No more than so many may until `few_until`; those that run go on.
+    pub(super) few: u32,
+    pub(super) few_until: i64,
     /// Its image crashes at boot before this instant.
     pub(super) broken_until: i64,
+}
+
+impl Cell {
+    /// A cell in which nothing is wrong.
+    pub(super) fn new(name: String, offer: Offer, capacity: u32) -> Cell {
+        Cell { name, offer, capacity, few: 0, few_until: 0, broken_until: 0 }
+    }
+
+    /// Pods that may run there now.
+    fn room(&self, now: i64) -> u32 {
+        if self.few_until > now { self.few.min(self.capacity) } else { self.capacity }
+    }
 }
 
 /// What a pod's boot will come to.
@@ -82,7 +96,7 @@ impl Sim {
         let cell = self.cell_of(request);
         let in_cell = self.pods.values().filter(|pod| pod.cell == cell && pod.over.is_none());
         let used = u32::try_from(in_cell.filter(|pod| pod.worker.is_some()).count()).unwrap_or(u32::MAX);
-        if self.cells[cell].gone_until > self.now || used >= self.cells[cell].capacity {
+        if used >= self.cells[cell].room(self.now) {
             let words = "There are no longer any instances available with the requested specifications.";
             return Made::at_once(Err(ProviderError::Capacity(words.into())));
         }
@@ -117,9 +131,9 @@ impl Sim {
         Made::at_once(Ok(id))
     }
 
-    /// The cell that a request names.
+    /// The cell that a request names; one that names none gets the first.
     fn cell_of(&self, request: &PodRequest) -> usize {
-        self.cells.iter().position(|cell| cell.name == request.pool).unwrap_or(0)
+        self.cells.iter().position(|cell| cell.offer.cell == request.cell).unwrap_or(0)
     }
 
     fn make(&mut self, request: &PodRequest, cell: usize) -> PodId {
@@ -214,7 +228,7 @@ impl Sim {
         (pod.status, pod.exit_code, pod.signal) = (PodStatus::Exited, exit_code, signal);
         pod.agent.stop_work(now);
         pod.agent.is_gone = true;
-        let price = self.cells[pod.cell].usd_per_hour;
+        let price = self.cells[pod.cell].offer.usd_per_hour.unwrap_or(0.0);
         if pod.worker.is_some() {
             self.facts.paid(now - pod.created, price, pod.agent.completed, pod.agent.busy_micros);
         }
@@ -266,8 +280,9 @@ impl Sim {
         Some((number, self.pods.get(&number)?.worker.is_none()))
     }
 
-    /// What a listing shows.
-    pub(super) fn list(&mut self) -> Result<Listing, ProviderError> {
+    /// What a listing shows that process.
+    pub(super) fn list(&mut self, process: usize) -> Result<Listing, ProviderError> {
+        self.processes[process].listed_at = self.now;
         if self.strikes(Fault::ListFails) {
             if self.has(super::bugs::Bug::FailedIsEmpty) {
                 return Ok(Listing::default());

@@ -23,6 +23,8 @@ pub(super) struct Process {
     pub(super) paused_until: i64,
     /// It was killed in the call that it makes.
     pub(super) is_killed: bool,
+    /// When it last looked at the provider's listing.
+    pub(super) listed_at: i64,
     /// It is asked to end by itself.
     leave: Arc<AtomicBool>,
 }
@@ -57,7 +59,7 @@ impl Slot {
         let ppm = if has_skew { sim.rng.between(-500, 500) } else { 0 };
         let offset = sim.rng.between(0, 1_000 * SECOND);
         let leave = Arc::new(AtomicBool::new(false));
-        sim.processes[number] = Process { paused_until: 0, is_killed: false, leave: Arc::clone(&leave) };
+        sim.processes[number] = Process { leave: Arc::clone(&leave), ..Process::default() };
         let policy = sim.policy.clone();
         drop(sim);
         let process_clock = Arc::new(ProcessClock { timeline: Arc::clone(&world.timeline), offset, ppm });

@@ -7,9 +7,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clock::{self, Time};
-use crate::fleet::decision::{Action, Decision, decide};
+use crate::fleet::decision::{Action, Decision, GateName, decide};
 use crate::fleet::health;
 use crate::fleet::ids::WorkerId;
+use crate::fleet::order::Command;
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::DEFAULT_POOL;
@@ -22,6 +23,8 @@ use crate::orchestrator::Decide;
 const QUEUE_DELAY: Duration = Duration::from_secs(4);
 /// And ends workers that were idle for this long.
 const QUEUE_DELAY_IDLE: Duration = Duration::from_secs(5);
+/// Workers that the old system has on their way for each queued task.
+const WORKERS_A_TASK: u32 = 2;
 /// The old system ends a worker above the desired count after this long.
 const OLD_OVERCAPACITY_IDLE: Duration = Duration::from_secs(30);
 
@@ -30,24 +33,25 @@ const OLD_OVERCAPACITY_IDLE: Duration = Duration::from_secs(30);
 pub enum Rules {
     /// What production runs.
     Ours,
-    /// The old system's formula, its tries each 30 s, its breaker over all that ended.
+    /// The old system as it was run: its formula, two workers a task, tries each 30 s, its breaker over
+    /// all that ended, which is switched off 40 minutes after it first stands in the way.
     Legacy,
-    /// The same with its breaker off, which is what its operators did within 40 minutes.
-    LegacyNoBreaker,
+    /// The same with operators who never touch the breaker.
+    LegacyBreakerKept,
     /// One more worker when the oldest claimable task has waited 4 s; idle time-out 5 s.
     QueueDelay,
 }
 
 impl Rules {
     /// All of them.
-    pub const ALL: [Rules; 4] = [Rules::Ours, Rules::Legacy, Rules::LegacyNoBreaker, Rules::QueueDelay];
+    pub const ALL: [Rules; 4] = [Rules::Ours, Rules::Legacy, Rules::LegacyBreakerKept, Rules::QueueDelay];
 
     /// The word on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Rules::Ours => "ours",
             Rules::Legacy => "legacy",
-            Rules::LegacyNoBreaker => "legacy_no_breaker",
+            Rules::LegacyBreakerKept => "legacy_breaker_kept",
             Rules::QueueDelay => "queue_delay",
         }
     }
@@ -55,8 +59,7 @@ impl Rules {
     pub(super) fn decide(self) -> Decide {
         match self {
             Rules::Ours => decide,
-            Rules::Legacy => legacy,
-            Rules::LegacyNoBreaker => legacy_no_breaker,
+            Rules::Legacy | Rules::LegacyBreakerKept => legacy,
             Rules::QueueDelay => queue_delay,
         }
     }
@@ -64,7 +67,7 @@ impl Rules {
     /// Period of a cycle under these rules, milliseconds.
     pub(super) fn cycle_ms(self) -> u64 {
         match self {
-            Rules::Ours | Rules::Legacy | Rules::LegacyNoBreaker => 30_000,
+            Rules::Ours | Rules::Legacy | Rules::LegacyBreakerKept => 30_000,
             Rules::QueueDelay => 1_000,
         }
     }
@@ -79,23 +82,20 @@ impl FromStr for Rules {
     }
 }
 
-/// The old formula, blocked where too many of those created in the window have ended, for whatever
-/// reason.
+/// desired = min(MAX, max(MIN, queued + active, busy + idle buffer)), blocked where too many of those
+/// created in the window have ended, for whatever reason: a refused create is such a worker, too, and so
+/// is one that was stopped because it was idle. A worker on its way covers half a task: the field's came
+/// in pairs.
 fn legacy(snapshot: &Snapshot, policy: &Policy, now: Time) -> Decision {
-    let blocks = breaker::raw(snapshot, policy, now).blocks;
-    old_formula(snapshot, policy, now, blocks)
-}
-
-fn legacy_no_breaker(snapshot: &Snapshot, policy: &Policy, now: Time) -> Decision {
-    old_formula(snapshot, policy, now, false)
-}
-
-/// desired = min(MAX, max(MIN, queued + active, busy + idle buffer)).
-fn old_formula(snapshot: &Snapshot, policy: &Policy, now: Time, blocks: bool) -> Decision {
     let ours = decide(snapshot, policy, now);
     let load = scaling::load(snapshot);
     let claimable = snapshot.demand.as_ref().map_or(0, |seen| demand::tally(seen, policy).claimable());
-    let queued = u32::try_from(claimable).unwrap_or(u32::MAX);
+    let queued = u32::try_from(claimable).unwrap_or(u32::MAX).saturating_mul(WORKERS_A_TASK);
+    let orders = snapshot.live.iter().flat_map(|live| &live.orders);
+    let off = orders
+        .filter(|order| order.holds(now))
+        .any(|order| matches!(order.command, Command::Override { gate: GateName::FailureBreaker, cell: None }));
+    let blocks = !off && breaker::raw(snapshot, policy, now).blocks;
     let wanted = queued.saturating_add(load.capacity.active).max(load.busy.saturating_add(policy.idle_buffer));
     let wanted = if queued == 0 { load.busy.saturating_add(policy.idle_buffer) } else { wanted };
     let desired = wanted.max(policy.min_workers).min(policy.max_workers);

@@ -7,6 +7,7 @@ use super::bugs::Bug;
 use super::*;
 use crate::fleet::outcome::Outcome;
 use crate::fleet::task::TaskStatus;
+use crate::store::taken_again;
 use crate::store::{Store as _, TaskFilter};
 
 /// Seeds within which a planted bug must be found.
@@ -23,6 +24,7 @@ fn seeds_hold() {
         let life = live(seed, 1);
         assert_eq!(life.broken, None, "dogwatch simulate --seeds {seed}..{} --days 1", seed + 1);
         assert!(life.cycles > 1_000 && life.calms > 0, "{life:?}");
+        taken_again::count(life.cycles);
     }
 }
 

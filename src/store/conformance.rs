@@ -14,15 +14,15 @@ use uuid::Uuid;
 use super::worker_row::token_digest;
 use super::{
     CycleRecord, DecisionId, FleetRead, Intent, Lease, LeaseAnswer, RpcError, SpawnAnswer, Store, TaskFilter,
-    WorkerEnd,
+    WorkerEnd, taken_again,
 };
 use crate::clock::{self, Time};
 use crate::fleet::cell::Offer;
-use crate::fleet::decision::{Action, Capacity, Decision, DecisionLive};
-use crate::fleet::ids::{BootId, PodId, TaskId, WorkerId};
+use crate::fleet::decision::decide;
+use crate::fleet::ids::{BootId, PodId, TaskId, Term, WorkerId};
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::{Policy, PolicyLive};
-use crate::fleet::snapshot::{SCHEMA_VERSION, Snapshot, Worker};
+use crate::fleet::snapshot::{Demand, DemandLive, Input, Inputs, Live, Quality, SCHEMA_VERSION, Snapshot, Worker};
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::{Bucket, NewTask, Task};
 use crate::rpc;
@@ -191,7 +191,19 @@ impl Rig {
 
     pub(super) async fn commit(&self, intents: &[Intent]) -> DecisionId {
         let lease = self.lead().await;
-        self.store.commit_cycle(&lease, &cycle_record(self.now(), 1), intents).await.unwrap()
+        self.commit_cycle(&lease, &cycle_record(self.now(), 1), intents).await.unwrap()
+    }
+
+    /// Writes a cycle; its row is read back and its decision taken again.
+    pub(super) async fn commit_cycle(
+        &self,
+        lease: &Lease,
+        record: &CycleRecord,
+        intents: &[Intent],
+    ) -> super::Result<DecisionId> {
+        let written = self.store.commit_cycle(lease, record, intents).await?;
+        taken_again::newest(&*self.store).await;
+        Ok(written)
     }
 
     pub(super) async fn answer(&self, worker: &WorkerId, answer: SpawnAnswer) {
@@ -347,41 +359,47 @@ pub(super) fn new_task(number: u128, user: &str) -> NewTask {
     }
 }
 
-/// A cycle that decided to spawn one worker.
+/// A cycle of an empty fleet that is to have one worker: it decides to spawn one.
 pub(super) fn cycle_record(now: Time, cycle: i64) -> CycleRecord {
-    let spawn = Action::Spawn {
-        worker: WorkerId("gpu-20251016_173531-00000001".into()),
-        pool: "default".into(),
-        cell: None,
-        usd_per_hour: None,
-    };
-    CycleRecord {
-        boot_id: BootId(Uuid::from_u128(1)),
+    decided(
         cycle,
-        trace_id: Some("0af7651916cd43dd8448eb211c80319c".into()),
-        snapshot: Snapshot {
+        Snapshot {
             schema_version: SCHEMA_VERSION,
             name: "fleet.test".into(),
             as_of: now,
             policy: Policy { live: Some(PolicyLive::default()), ..Policy::default() },
             workers: Vec::new(),
-            demand: None,
+            demand: Some(Demand { live: Some(DemandLive::default()), ..Demand::default() }),
             records: Vec::new(),
-            live: None,
+            live: Some(live(cycle, 0)),
         },
-        decision: Decision {
-            desired: 1,
-            capacity: Capacity::default(),
-            spawn: 1,
-            terminate: Vec::new(),
-            gates: Vec::new(),
-            live: Some(DecisionLive {
-                actions: vec![spawn],
-                wanted: 1,
-                sentence: "spawns one".into(),
-                pools: Vec::new(),
-            }),
-        },
+    )
+}
+
+/// What a process that leads makes of the snapshot.
+pub(super) fn decided(cycle: i64, snapshot: Snapshot) -> CycleRecord {
+    let decision = decide(&snapshot, &snapshot.policy, snapshot.as_of);
+    let trace_id = Some("0af7651916cd43dd8448eb211c80319c".into());
+    CycleRecord { boot_id: BootId(Uuid::from_u128(1)), cycle, trace_id, snapshot, decision }
+}
+
+/// What such a process knows of itself; its provider was listed so long ago.
+pub(super) fn live(cycle: i64, age_seconds: u64) -> Live {
+    let input = |age_seconds| Input { quality: Quality::Complete, age_seconds, detail: None };
+    Live {
+        fleet: "fleet".into(),
+        env: "test".into(),
+        boot_id: BootId(Uuid::from_u128(1)),
+        cycle,
+        term: Some(Term(1)),
+        inputs: Inputs { database: input(0), provider: input(age_seconds) },
+        writes_since: clock::from_micros(START_MICROS),
+        pause: None,
+        unknown_pods: Vec::new(),
+        orders: Vec::new(),
+        ended_today_usd: None,
+        balance: None,
+        desired_lately: None,
     }
 }
 

@@ -304,11 +304,11 @@ impl Listener {
                     token_sha256,
                     offer: Offer { cell: None, usd_per_hour: Some(0.37) },
                 };
-                said(store.commit_cycle(lease, &record, &[spawn]).await)
+                said(self.rig.commit_cycle(lease, &record, &[spawn]).await)
             }
             Word::HoldOld { seconds } => {
                 let old = Intent::HoldOld { older_than: Duration::from_secs(*seconds) };
-                said(store.commit_cycle(lease, &record, &[old]).await)
+                said(self.rig.commit_cycle(lease, &record, &[old]).await)
             }
             Word::Leave { worker, state, outcome } => {
                 let leave = Intent::Leave {
@@ -317,7 +317,7 @@ impl Listener {
                     outcome: *outcome,
                     reason: "a reason".into(),
                 };
-                said(store.commit_cycle(lease, &record, &[leave]).await)
+                said(self.rig.commit_cycle(lease, &record, &[leave]).await)
             }
             Word::Answer { worker, answer } => {
                 let reason = "words".to_owned();

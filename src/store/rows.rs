@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::Time;
-use crate::fleet::decision::Decision;
+use crate::fleet::decision::{Decision, decide};
 use crate::fleet::ids::{BootId, TaskId, Term, WorkerId};
 use crate::fleet::order::Order;
 use crate::fleet::snapshot::{Snapshot, Worker};
@@ -42,6 +42,18 @@ pub struct DecisionRow {
     /// It was loaded from a file: the digest of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported: Option<String>,
+}
+
+impl DecisionRow {
+    /// The decision, taken again: by what was seen, with the numbers and at the instant of then.
+    pub fn taken_again(&self) -> Decision {
+        decide(&self.snapshot, &self.snapshot.policy, self.snapshot.as_of)
+    }
+
+    /// Whether that gives the stored decision. A row of another version need not.
+    pub fn is_reproduced(&self) -> bool {
+        self.taken_again() == self.decision
+    }
 }
 
 /// Which decision rows to read.

@@ -7,10 +7,12 @@
 
 #![expect(clippy::unwrap_used, reason = "whatever fails here is the test's failure")]
 
+mod again;
 mod agents;
 mod demo;
 mod input;
 mod killed;
+mod orders;
 mod otel;
 mod postgres;
 mod prometheus;

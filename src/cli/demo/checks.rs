@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::verdict::{Records, Silence, Tasks, Verdict, WorkerKilled};
 use super::work::Job;
 use crate::config::Config;
-use crate::fleet::decision::decide;
 use crate::fleet::ids::TaskId;
 use crate::fleet::outcome::Outcome;
 use crate::fleet::task::{Task, TaskStatus};
@@ -99,10 +98,7 @@ async fn workers(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result<(
 
 async fn decisions(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result<()> {
     let rows = evidence.store.decisions(None, READ_ROWS_MAX).await?;
-    let same = |row: &&crate::store::DecisionRow| {
-        decide(&row.snapshot, &row.snapshot.policy, row.snapshot.as_of) == row.decision
-    };
-    let taken_again = rows.iter().filter(same).count();
+    let taken_again = rows.iter().filter(|row| row.is_reproduced()).count();
     let traced = rows.iter().filter(|row| row.trace_id.is_some()).count();
     verdict.check(
         "every_decision_can_be_taken_again",

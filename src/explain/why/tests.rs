@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::explain::what_if;
+use crate::fleet::decision::decide;
 use crate::fleet::ids::{BootId, Term};
 use crate::fleet::snapshot;
 use crate::store::DecisionId;

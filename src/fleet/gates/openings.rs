@@ -25,20 +25,20 @@ pub struct Opening {
 
 /// The cells that may be asked, best first.
 pub(super) fn openings(question: &Question<'_>) -> Vec<Opening> {
-    let opening = |offer: Offer| {
-        let state = breaker_of(question, &offer, question.now);
-        if breaker_shut(&state).is_some() || backoff_shut(question, &offer, question.now).is_some() {
+    let opening = |offer: &Offer| {
+        let state = breaker_of(question, offer, question.now);
+        if breaker_shut(&state).is_some() || backoff_shut(question, offer, question.now).is_some() {
             return None;
         }
         let refused = refusal::streaks(question.snapshot, offer.cell.as_ref());
         let probe = match (state, refused.first()) {
-            (State::HalfOpen(why), _) => Some(format!("one probe{}: {why}", of(&offer))),
-            (_, Some(streak)) => Some(format!("one try{}: {} refused in a row", of(&offer), streak.count)),
+            (State::HalfOpen(why), _) => Some(format!("one probe{}: {why}", of(offer))),
+            (_, Some(streak)) => Some(format!("one try{}: {} refused in a row", of(offer), streak.count)),
             (State::Closed | State::Probing { .. } | State::Open { .. }, None) => None,
         };
-        Some(Opening { room: if probe.is_some() { 1 } else { u32::MAX }, offer, probe })
+        Some(Opening { room: if probe.is_some() { 1 } else { u32::MAX }, offer: offer.clone(), probe })
     };
-    question.pool.offers().into_iter().filter_map(opening).collect()
+    question.pool.offers().iter().filter_map(opening).collect()
 }
 
 fn of(offer: &Offer) -> String {
@@ -49,7 +49,7 @@ fn of(offer: &Offer) -> String {
 
 /// The breaker of a cell at `at`; an operator's override closes it.
 fn breaker_of(question: &Question<'_>, offer: &Offer, at: Time) -> State {
-    if question.overruled(GateName::FailureBreaker, offer.name().as_deref(), at).is_some() {
+    if question.overruled(GateName::FailureBreaker, Some(offer), at).is_some() {
         return State::Closed;
     }
     cell::state(question.snapshot, offer.cell.as_ref(), at)
@@ -95,7 +95,7 @@ pub(super) fn shut_names(question: &Question<'_>) -> Option<String> {
 // --- the provider's refusals ---
 
 fn backoff_shut(question: &Question<'_>, offer: &Offer, at: Time) -> Option<Shut> {
-    if question.overruled(GateName::ProviderBackoff, offer.name().as_deref(), at).is_some() {
+    if question.overruled(GateName::ProviderBackoff, Some(offer), at).is_some() {
         return None;
     }
     newest(question, offer.cell.as_ref()).filter(|streak| at < streak.opens).map(|streak| Shut::Until(streak.opens))

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::super::{Gateway, IngestError, LogIngest, serve};
-use crate::fleet::decision::{Capacity, Decision};
+use crate::fleet::decision::decide;
 use crate::fleet::ids::{BootId, PodId, TaskId, WorkerId};
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::{Policy, PolicyLive};
@@ -22,7 +22,9 @@ use crate::fleet::task::{NewTask, Task};
 use crate::rpc::Ingested;
 use crate::store::postgres::tests::cluster::Database;
 use crate::store::sqlite::{SqliteStore, TimeSource};
-use crate::store::{CycleRecord, Intent, Lease, LeaseAnswer, SpawnAnswer, Store, TaskFilter, WorkerEnd};
+use crate::store::{
+    CycleRecord, Intent, Lease, LeaseAnswer, SpawnAnswer, Store, TaskFilter, WorkerEnd, taken_again,
+};
 use crate::supervise::Intensity;
 use crate::supervise::task::Group;
 use crate::telemetry::row::Row;
@@ -205,30 +207,21 @@ impl Rig {
             offer: Default::default(),
         };
         let lease = self.lead().await;
-        let record = CycleRecord {
-            boot_id: BootId(Uuid::from_u128(1)),
-            cycle: 1,
-            trace_id: None,
-            snapshot: Snapshot {
-                schema_version: SCHEMA_VERSION,
-                name: "fleet.test".into(),
-                as_of: self.store.now().await.unwrap(),
-                policy: self.gateway.policy.clone(),
-                workers: Vec::new(),
-                demand: None,
-                records: Vec::new(),
-                live: None,
-            },
-            decision: Decision {
-                desired: 1,
-                capacity: Capacity::default(),
-                spawn: 1,
-                terminate: Vec::new(),
-                gates: Vec::new(),
-                live: None,
-            },
+        let snapshot = Snapshot {
+            schema_version: SCHEMA_VERSION,
+            name: "fleet.test".into(),
+            as_of: self.store.now().await.unwrap(),
+            policy: self.gateway.policy.clone(),
+            workers: Vec::new(),
+            demand: None,
+            records: Vec::new(),
+            live: None,
         };
+        let decision = decide(&snapshot, &snapshot.policy, snapshot.as_of);
+        let boot_id = BootId(Uuid::from_u128(1));
+        let record = CycleRecord { boot_id, cycle: 1, trace_id: None, snapshot, decision };
         self.store.commit_cycle(&lease, &record, &[spawn]).await.unwrap();
+        taken_again::newest(&*self.store).await;
         let created = SpawnAnswer::Created { pod_id: PodId(format!("pod-{name}")) };
         self.store.spawn_answer(&lease, &worker, &created).await.unwrap();
         Agent { rig: self, name: name.to_owned(), incarnation: Uuid::new_v4() }

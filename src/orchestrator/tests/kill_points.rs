@@ -142,6 +142,7 @@ async fn table(scene: Scene) -> String {
             let (world, mut agents) = before(scene).await;
             let killer = Killer::new(at, after);
             let Some(point) = killed(&world, &killer).await else {
+                world.decisions_hold().await;
                 assert!(points >= 12, "only {points} points");
                 return table;
             };
@@ -149,6 +150,7 @@ async fn table(scene: Scene) -> String {
             let pods = world.provider.pods().len();
             let cycles = repaired(&world, scene, &mut agents).await;
             finished(&world, scene, &mut agents).await;
+            assert!(world.decisions_hold().await > 0);
             let _ = writeln!(
                 table,
                 "{scene:?} | {at:>2} {point} | workers left: {}; pods: {pods} | repaired in {cycles} cycles",

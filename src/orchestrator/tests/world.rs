@@ -1,7 +1,7 @@
 //! A small world for tests: a store with its own time, a scripted provider, agents by hand.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::super::{Config, LeaseConfig, Orchestrator, StopWorkers};
 use crate::clock;
-use crate::fleet::decision::decide;
 use crate::fleet::ids::{BootId, TaskId};
 use crate::fleet::outcome::Outcome;
 use crate::fleet::policy::{Policy, PolicyLive};
@@ -20,7 +19,7 @@ use crate::provider::fake::FakeProvider;
 use crate::rpc;
 use crate::store::memory::MemoryStore;
 use crate::store::sqlite::{SqliteStore, TimeSource};
-use crate::store::{DecisionRow, Process, Store, TaskFilter, WorkerRow};
+use crate::store::{DecisionRow, Process, Store, TaskFilter, WorkerRow, taken_again};
 
 const USER_TASK_LIMIT: u32 = 5;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -30,7 +29,16 @@ pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) provider: Arc<FakeProvider>,
     micros: Arc<AtomicI64>,
+    /// Whether the decision rows were looked at.
+    is_checked: AtomicBool,
     _dir: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let is_checked = self.is_checked.load(Ordering::SeqCst) || std::thread::panicking();
+        assert!(is_checked, "a test ends with check_decisions: each row must give its decision again");
+    }
 }
 
 /// What a test does in an agent's place.
@@ -45,7 +53,12 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let micros = Arc::new(AtomicI64::new(1_760_636_131_000_000));
         let store = SqliteStore::open(dir.path(), TimeSource::Fixed(Arc::clone(&micros))).await.unwrap();
-        World { store: Arc::new(store), provider: Arc::new(FakeProvider::new()), micros, _dir: dir }
+        World::on(Arc::new(store), micros, dir)
+    }
+
+    fn on(store: Arc<dyn Store>, micros: Arc<AtomicI64>, dir: tempfile::TempDir) -> World {
+        let provider = Arc::new(FakeProvider::new());
+        World { store, provider, micros, is_checked: AtomicBool::new(false), _dir: dir }
     }
 
     /// With its fleet in Postgres.
@@ -63,7 +76,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let micros = Arc::new(AtomicI64::new(1_760_636_131_000_000));
         let store = MemoryStore::new(TimeSource::Fixed(Arc::clone(&micros)));
-        World { store: Arc::new(store), provider: Arc::new(FakeProvider::new()), micros, _dir: dir }
+        World::on(Arc::new(store), micros, dir)
     }
 
     pub(super) fn orchestrator(&self, boot: u128) -> Orchestrator {
@@ -182,16 +195,15 @@ impl World {
         self.store.decisions(None, 1_000).await.unwrap()
     }
 
-    /// There are `count` decision rows, every action's result is known, and deciding each again
-    /// gives the same bytes.
+    /// There are `count` decision rows, and deciding each again gives the same bytes.
     pub(super) async fn check_decisions(&self, count: usize) {
-        let rows = self.decisions().await;
-        assert_eq!(rows.len(), count);
-        for row in rows {
-            let again = decide(&row.snapshot, &row.snapshot.policy, row.snapshot.as_of);
-            let bytes = |decision| serde_json::to_string(decision).unwrap();
-            assert_eq!(bytes(&again), bytes(&row.decision));
-        }
+        assert_eq!(self.decisions_hold().await, count);
+    }
+
+    /// Deciding each row again gives the same bytes; how many there are.
+    pub(super) async fn decisions_hold(&self) -> usize {
+        self.is_checked.store(true, Ordering::SeqCst);
+        taken_again::all(&*self.store).await
     }
 
     /// Waits until something holds.

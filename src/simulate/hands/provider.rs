@@ -36,7 +36,7 @@ impl Provider for Hands {
 
     async fn list(&self) -> Result<Listing, ProviderError> {
         self.at("list", Side::Before).await;
-        let listing = self.sim().list();
+        let listing = self.sim().list(self.process);
         self.at("list", Side::After).await;
         listing
     }

@@ -58,7 +58,7 @@ impl Store for Hands {
         self.write("commit_cycle", held, |lease| async move {
             let answer = self.world.store.commit_cycle(&lease, record, intents).await;
             if answer.is_ok() {
-                self.sim().committed(held, record);
+                self.sim().committed(self.process, held, record, &self.world.store);
             }
             answer
         })

@@ -1,8 +1,6 @@
 //! Leadership, decision rows, gaps, pauses and processes.
 
 use super::*;
-use crate::fleet::ids::Term;
-use crate::fleet::snapshot::{Input, Inputs, Live, Quality};
 use crate::store::{ActionResult, Process, StoreError};
 
 const TTL: Duration = Duration::from_secs(45);
@@ -81,25 +79,6 @@ pub(in crate::store) async fn a_stale_term_writes_nothing(rig: Rig) {
     assert_eq!(rig.everything().await, before);
 }
 
-fn live(cycle: i64, age_seconds: u64) -> Live {
-    let input = |age_seconds| Input { quality: Quality::Complete, age_seconds, detail: None };
-    Live {
-        fleet: "fleet".into(),
-        env: "test".into(),
-        boot_id: boot(1),
-        cycle,
-        term: Some(Term(1)),
-        inputs: Inputs { database: input(0), provider: input(age_seconds) },
-        writes_since: clock::from_micros(START_MICROS),
-        pause: None,
-        unknown_pods: Vec::new(),
-        orders: Vec::new(),
-        ended_today_usd: None,
-        balance: None,
-        desired_lately: None,
-    }
-}
-
 pub(in crate::store) async fn a_decision_row_gives_its_snapshot_again(rig: Rig) {
     rig.submit("ada", 1..=9).await;
     rig.ready("gpu-1").await.claim(1).await;
@@ -112,10 +91,11 @@ pub(in crate::store) async fn a_decision_row_gives_its_snapshot_again(rig: Rig) 
         record.snapshot.workers = read.workers;
         record.snapshot.demand = Some(read.demand);
         record.snapshot.live = Some(live(cycle, u64::try_from(cycle).unwrap() * 3));
+        let record = decided(cycle, record.snapshot);
         if cycle == 4 {
             rig.ready("gpu-2").await;
         }
-        let id = rig.store.commit_cycle(&lease, &record, &[]).await.unwrap();
+        let id = rig.commit_cycle(&lease, &record, &[]).await.unwrap();
         written.push((id, rig.now(), record));
     }
     let mut rows = rig.store.decisions(None, 0).await.unwrap();
@@ -126,7 +106,7 @@ pub(in crate::store) async fn a_decision_row_gives_its_snapshot_again(rig: Rig) 
         assert_eq!((row.boot_id, row.cycle, &row.trace_id), (record.boot_id, record.cycle, &record.trace_id));
         assert_eq!(row.snapshot, record.snapshot);
         assert_eq!(row.decision, record.decision);
-        assert_eq!(row.results, [None]);
+        assert_eq!(row.results, vec![None; record.decision.live.as_ref().unwrap().actions.len()]);
     }
     let since = rig.store.decisions(Some(written[2].1), 0).await.unwrap();
     assert_eq!(since.iter().map(|row| row.cycle).filter(|cycle| *cycle > 1).collect::<Vec<_>>(), [5, 4]);
@@ -134,7 +114,7 @@ pub(in crate::store) async fn a_decision_row_gives_its_snapshot_again(rig: Rig) 
 
 pub(in crate::store) async fn results_of_actions_are_added(rig: Rig) {
     let lease = rig.lead().await;
-    let id = rig.store.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await.unwrap();
+    let id = rig.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await.unwrap();
     let result = |ok, detail: &str| ActionResult { ok, detail: detail.into() };
     rig.store.action_result(&lease, id, 0, &result(false, "refused")).await.unwrap();
     rig.store.action_result(&lease, id, 0, &result(true, "created pod-1")).await.unwrap();

@@ -132,7 +132,7 @@ pub(in crate::store) async fn decisions_are_read_by_time_and_cycle(rig: Rig) {
     let lease = rig.lead().await;
     let start = rig.now();
     for cycle in 1..=4 {
-        rig.store.commit_cycle(&lease, &cycle_record(rig.now(), cycle), &[]).await.unwrap();
+        rig.commit_cycle(&lease, &cycle_record(rig.now(), cycle), &[]).await.unwrap();
         rig.pass(Duration::from_secs(10));
     }
     let read = async |query: DecisionQuery| {

@@ -67,7 +67,9 @@ impl State {
         let mut rows: Vec<&WorkerData> =
             self.not_ended.iter().chain(ended).map(|(_, id)| &self.workers[id]).collect();
         rows.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        let workers = rows.into_iter().map(|row| self.seen(row)).collect();
+        let mut hands = self.all_hands();
+        let workers =
+            rows.into_iter().map(|row| self.seen(row, hands.remove(&row.id).unwrap_or_default())).collect();
         FleetRead {
             now,
             workers,
@@ -196,7 +198,9 @@ impl State {
             |row: &&WorkerData| row.ended_at.is_none() || since.is_none_or(|since| row.created_at >= since);
         let mut rows: Vec<&WorkerData> = self.workers.values().filter(wanted).collect();
         rows.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
-        rows.into_iter().take(bounded(limit)).map(|row| row.detail(self.hands(&row.id))).collect()
+        let mut hands = self.all_hands();
+        let detail = |row: &WorkerData| row.detail(hands.remove(&row.id).unwrap_or_default());
+        rows.into_iter().take(bounded(limit)).map(detail).collect()
     }
 
     // --- processes ---

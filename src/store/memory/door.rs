@@ -15,21 +15,25 @@ type Answer<T> = Result<T, rpc::Refusal>;
 impl State {
     /// The caller's worker, checked.
     pub(super) fn admit(&self, caller: &rpc::Caller) -> Answer<WorkerData> {
-        let row = self.caller(caller)?;
+        let id = WorkerId(caller.worker_id.clone());
+        let row = self.workers.get(&id).ok_or_else(rpc::Refusal::unknown_caller)?;
+        row.admit(caller)?;
+        Ok(row.clone())
+    }
+
+    /// The caller's row, checked, to be changed in place by what changes neither its beginning nor its end.
+    fn admit_mut(&mut self, caller: &rpc::Caller) -> Answer<&mut WorkerData> {
+        let id = WorkerId(caller.worker_id.clone());
+        let row = self.workers.get_mut(&id).ok_or_else(rpc::Refusal::unknown_caller)?;
         row.admit(caller)?;
         Ok(row)
     }
 
-    fn caller(&self, caller: &rpc::Caller) -> Answer<WorkerData> {
-        self.workers.get(&WorkerId(caller.worker_id.clone())).cloned().ok_or_else(rpc::Refusal::unknown_caller)
-    }
-
     pub(super) fn register(&mut self, caller: &rpc::Caller, info: &rpc::AgentInfo, now: Time) -> Answer<()> {
-        let mut row = self.caller(caller)?;
-        let incarnation = (row.id.clone(), caller.incarnation);
+        let incarnation = (WorkerId(caller.worker_id.clone()), caller.incarnation);
+        let row = self.workers.get_mut(&incarnation.0).ok_or_else(rpc::Refusal::unknown_caller)?;
         row.register(caller, info, self.incarnations.contains(&incarnation), now)?;
         self.incarnations.insert(incarnation);
-        self.save_worker(row);
         Ok(())
     }
 
@@ -39,17 +43,15 @@ impl State {
         beat: &rpc::Heartbeat,
         now: Time,
     ) -> Answer<rpc::Orders> {
-        let mut row = self.admit(caller)?;
-        let in_hand = self.in_hand(&row.id);
-        row.beat(beat, in_hand, now);
+        let id = WorkerId(caller.worker_id.clone());
+        let in_hand = self.in_hand(&id);
+        self.admit_mut(caller)?.beat(beat, in_hand, now);
         let cancel = beat.current_task.filter(|task| {
             let newest = self.tasks.get(&TaskId(*task)).map(|row| row.task.attempts);
             let rows = newest.and_then(|attempt| self.rows(*task, attempt));
-            is_to_be_cancelled(&row.id, rows.as_ref().map(|(task, attempt)| (task, attempt)))
+            is_to_be_cancelled(&id, rows.as_ref().map(|(task, attempt)| (task, attempt)))
         });
-        let orders = row.orders(cancel);
-        self.save_worker(row);
-        Ok(orders)
+        Ok(self.workers[&id].orders(cancel))
     }
 
     pub(super) fn claim(
@@ -184,9 +186,7 @@ impl State {
     }
 
     pub(super) fn exit(&mut self, caller: &rpc::Caller, report: &rpc::ExitReport, now: Time) -> Answer<()> {
-        let mut row = self.admit(caller)?;
-        row.exit(report, now);
-        self.save_worker(row);
+        self.admit_mut(caller)?.exit(report, now);
         Ok(())
     }
 

@@ -115,9 +115,8 @@ impl State {
         }
     }
 
-    /// The worker as a snapshot shows it.
-    pub(super) fn seen(&self, row: &WorkerData) -> Worker {
-        let hands = self.hands(&row.id);
+    /// The worker as a snapshot shows it, with the tasks in its hands.
+    pub(super) fn seen(&self, row: &WorkerData, hands: Vec<TaskId>) -> Worker {
         let suspects = hands.iter().filter_map(|task| self.suspect(*task)).collect();
         let mut worker = row.worker(hands);
         if let Some(live) = &mut worker.live {

@@ -1,6 +1,6 @@
 //! What the simulator looks at behind the contract's back, to compare it with what it knows.
 
-use super::MemoryStore;
+use super::{DecisionRow, MemoryStore};
 use crate::clock::{self, Time};
 use crate::fleet::ids::{BootId, TaskId, Term, WorkerId};
 use crate::fleet::snapshot::Worker;
@@ -15,6 +15,21 @@ impl MemoryStore {
     /// A worker's row; the tasks in its hands are left out.
     pub(crate) fn peek(&self, worker: &WorkerId) -> Option<Worker> {
         self.lock().0.workers.get(worker).map(|row| row.worker(Vec::new()))
+    }
+
+    /// Whether the newest decision row can be taken again; also where there is none.
+    pub(crate) fn newest_is_reproduced(&self) -> bool {
+        self.lock().0.decisions.back().is_none_or(DecisionRow::is_reproduced)
+    }
+
+    /// Whether the newest decision wants workers that are not there and asks for none.
+    pub(crate) fn newest_holds_back(&self) -> bool {
+        let state = self.lock().0;
+        let newest = state.decisions.back().map(|row| &row.decision);
+        newest.is_some_and(|decision| {
+            let there = decision.capacity.active.saturating_add(decision.capacity.spawning);
+            decision.desired > there && decision.spawn == 0
+        })
     }
 
     /// Workers whose rows have not ended.

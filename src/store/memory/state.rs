@@ -96,6 +96,11 @@ impl State {
 
     /// Writes a worker's row and keeps the indexes true.
     pub(super) fn save_worker(&mut self, row: WorkerData) {
+        let place = |row: &WorkerData| (row.created_at, row.ended_at);
+        if let Some(before) = self.workers.get_mut(&row.id).filter(|before| place(before) == place(&row)) {
+            *before = row;
+            return;
+        }
         match row.ended_at {
             Some(ended_at) => {
                 self.not_ended.remove(&(row.created_at, row.id.clone()));
@@ -106,6 +111,17 @@ impl State {
             }
         }
         self.workers.insert(row.id.clone(), row);
+    }
+
+    /// The tasks in the hands of everybody who has some, oldest claim first.
+    pub(super) fn all_hands(&self) -> BTreeMap<&WorkerId, Vec<TaskId>> {
+        let mut hands: BTreeMap<&WorkerId, Vec<TaskId>> = BTreeMap::new();
+        for (_, id) in &self.in_progress {
+            if let Some(worker) = &self.tasks[id].task.worker {
+                hands.entry(worker).or_default().push(*id);
+            }
+        }
+        hands
     }
 
     /// The tasks in a worker's hands, oldest claim first.

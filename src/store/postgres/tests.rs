@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::*;
-use crate::store::conformance::{Rig, START_MICROS, concurrency, cycle_record};
+use crate::store::conformance::{Rig, START_MICROS, concurrency, cycle_record, decided};
 
 #[expect(dead_code, reason = "each of those who include the rig uses a part of it")]
 #[path = "../../../tests/rig/postgres.rs"]
@@ -132,17 +132,18 @@ async fn an_unchanged_snapshot_is_stored_once_and_old_rows_go() {
     let count = |table: &str| database.count(&format!("dogwatch.{table}"));
     for cycle in 1..=3 {
         rig.pass(Duration::from_secs(30));
-        rig.store.commit_cycle(&lease, &cycle_record(rig.now(), cycle), &[]).await.unwrap();
+        rig.commit_cycle(&lease, &cycle_record(rig.now(), cycle), &[]).await.unwrap();
     }
     assert_eq!((count("decisions"), count("snapshots")), (3, 1));
     let mut other = cycle_record(rig.now(), 4);
     other.snapshot.policy.max_workers = 99;
-    rig.store.commit_cycle(&lease, &other, &[]).await.unwrap();
+    let other = decided(4, other.snapshot);
+    rig.commit_cycle(&lease, &other, &[]).await.unwrap();
     assert_eq!((count("decisions"), count("snapshots")), (4, 2));
     let result = ActionResult { ok: true, detail: "done".into() };
     rig.store.action_result(&lease, DecisionId(1), 0, &result).await.unwrap();
     rig.pass(Duration::from_secs(31 * 24 * 3_600));
-    rig.store.commit_cycle(&lease, &other, &[]).await.unwrap();
+    rig.commit_cycle(&lease, &other, &[]).await.unwrap();
     assert_eq!((count("decisions"), count("snapshots"), count("action_results")), (1, 1, 0));
     assert_eq!(rig.store.decisions(None, 0).await.unwrap()[0].snapshot, other.snapshot);
 }
@@ -229,7 +230,7 @@ async fn a_take_over_waits_for_the_write_under_way() {
     tx.inner.commit().await.unwrap();
     let LeaseAnswer::Held(taken) = taking.join_next().await.unwrap().unwrap() else { panic!("not taken") };
     assert_eq!(taken.term.0, lease.term.0 + 1);
-    let stale = rig.store.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await;
+    let stale = rig.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await;
     assert!(matches!(stale, Err(StoreError::StaleTerm)), "{stale:?}");
 }
 
@@ -297,6 +298,7 @@ async fn an_import_is_loaded_once_and_into_nothing_live() {
     live.submit("ada", [1]).await;
     let mut record = cycle_record(live.now(), 7);
     record.snapshot.workers = live.observe().await.workers;
+    let record = decided(7, record.snapshot);
     let import = Import { digest: "d1".into(), snapshot: record.snapshot.clone(), decision: record.decision };
     let refused = live.store.import(&import).await.unwrap_err();
     assert!(crate::error::chain(&refused).contains("live fleet"), "{refused}");
@@ -311,6 +313,7 @@ async fn an_import_is_loaded_once_and_into_nothing_live() {
     assert_eq!(workers, ["gpu-1 idle", "gpu-2 gone"]);
     let second = Import { digest: "d2".into(), ..import };
     assert!(empty.store.import(&second).await.unwrap(), "files beside each other");
+    assert_eq!(crate::store::taken_again::all(&*empty.store).await, 2);
 }
 
 fn word_of(row: &WorkerRow) -> String {

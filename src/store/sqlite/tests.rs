@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
-use crate::store::conformance::{Rig, START_MICROS, concurrency, cycle_record};
+use crate::store::conformance::{Rig, START_MICROS, concurrency, cycle_record, decided};
 
 /// A store in a folder of its own.
 pub(in crate::store) async fn rig() -> Rig {
@@ -166,17 +166,18 @@ async fn an_unchanged_snapshot_is_stored_once_and_old_rows_go() {
     };
     for cycle in 1..=3 {
         rig.pass(Duration::from_secs(30));
-        rig.store.commit_cycle(&lease, &cycle_record(rig.now(), cycle), &[]).await.unwrap();
+        rig.commit_cycle(&lease, &cycle_record(rig.now(), cycle), &[]).await.unwrap();
     }
     assert_eq!((count("decisions").await, count("snapshots").await), (3, 1));
     let mut other = cycle_record(rig.now(), 4);
     other.snapshot.policy.max_workers = 99;
-    rig.store.commit_cycle(&lease, &other, &[]).await.unwrap();
+    let other = decided(4, other.snapshot);
+    rig.commit_cycle(&lease, &other, &[]).await.unwrap();
     assert_eq!((count("decisions").await, count("snapshots").await), (4, 2));
     let result = ActionResult { ok: true, detail: "done".into() };
     rig.store.action_result(&lease, DecisionId(1), 0, &result).await.unwrap();
     rig.pass(Duration::from_secs(31 * 24 * 3_600));
-    rig.store.commit_cycle(&lease, &other, &[]).await.unwrap();
+    rig.commit_cycle(&lease, &other, &[]).await.unwrap();
     assert_eq!((count("decisions").await, count("snapshots").await, count("action_results").await), (1, 1, 0));
     assert_eq!(rig.store.decisions(None, 0).await.unwrap()[0].snapshot, other.snapshot);
 }

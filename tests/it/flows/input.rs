@@ -3,7 +3,7 @@
 use super::rig::{Rig, Said};
 
 /// The words must be refused with a text that has all of `parts`.
-fn check(rig: &Rig, words: &[&str], settings: &[(&str, &str)], parts: &[&str]) {
+pub(super) fn check(rig: &Rig, words: &[&str], settings: &[(&str, &str)], parts: &[&str]) {
     let mut command = rig.command(words);
     command.envs(settings.iter().copied());
     let Said { code, out, err } = rig.start(command).wait();

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::rig::{Rig, Said, eventually};
+use super::rig::{ALL_DECISIONS, Rig, Said, decisions_hold, eventually};
 use crate::postgres_rig::{Cluster, Database, PASSWORD};
 
 /// Runs words against the database.
@@ -95,6 +95,8 @@ fn work_on_this_machine_leaves_its_logs_in_postgres() {
     let said = up.wait();
     assert_eq!(said.code, Some(0), "{said:?}");
     rig.spools_add_up();
+    let Said { code, out, err } = run(&rig, &database, ALL_DECISIONS, "");
+    decisions_hold(code, &out, &err);
 }
 
 #[test]

@@ -194,8 +194,8 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
+impl Rig {
+    fn kill_what_is_left(&self) {
         // What is killed may have started something in between, so look again.
         for _ in 0..10 {
             let left = self.processes();
@@ -206,6 +206,18 @@ impl Drop for Rig {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
             pause(LOOK);
+        }
+    }
+}
+
+impl Drop for Rig {
+    /// Nothing is left running, and every decision in the data folder can be taken again.
+    fn drop(&mut self) {
+        self.kill_what_is_left();
+        let is_fleet = std::fs::read(self.data().join("fleet.db")).is_ok_and(|file| file.starts_with(b"SQLite"));
+        if is_fleet && !std::thread::panicking() {
+            let Said { code, out, err } = self.run(ALL_DECISIONS);
+            decisions_hold(code, &out, &err);
         }
     }
 }
@@ -299,18 +311,45 @@ pub(crate) fn free_port() -> u16 {
 
 /// One number out of logs.db.
 pub(crate) fn count(data: &Path, sql: &'static str) -> i64 {
+    column(&data.join("logs.db"), sql).remove(0)
+}
+
+/// A column of text out of a SQLite file.
+pub(crate) fn rows_of(file: &Path, sql: &'static str) -> Vec<String> {
+    column(file, sql)
+}
+
+fn column<T>(file: &Path, sql: &'static str) -> Vec<T>
+where
+    T: Send + Unpin + sqlx::Type<sqlx::Sqlite> + for<'r> sqlx::Decode<'r, sqlx::Sqlite>,
+{
     use sqlx::Connection as _;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let options = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(data.join("logs.db"))
-            .busy_timeout(Duration::from_secs(10));
+        let options =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(file).busy_timeout(Duration::from_secs(10));
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        let number = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+        let rows = sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        number
+        rows
     })
 }
+
+/// Reads what `replay --from .. --json` said over all that a test has written: every decision row must
+/// give its decision again. Counted like those of the library's tests.
+pub(crate) fn decisions_hold(code: Option<i32>, out: &str, err: &str) {
+    let found: Value = serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}{err}"));
+    let found = &found["replay"];
+    assert!(code == Some(0) && found["not_reproduced"] == 0, "a row is another decision: {found} {err}");
+    println!("{} decisions taken again", found["decisions"]);
+    if let Some(path) = config::environment("DOGWATCH_TEST_DECISIONS") {
+        let mut file = File::options().create(true).append(true).open(path).unwrap();
+        file.write_all(format!("{}\n", found["decisions"]).as_bytes()).unwrap();
+    }
+}
+
+/// The question behind it.
+pub(crate) const ALL_DECISIONS: &[&str] = &["replay", "--from", "1970-01-01T00:00:00Z", "--json"];
 
 /// Whether the long versions are asked for.
 pub(crate) fn is_long() -> bool {

@@ -10,6 +10,7 @@ use dogwatch::config;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::flows::rig::{ALL_DECISIONS, decisions_hold};
 use crate::postgres_rig::{Cluster, Database, until};
 
 /// The program.
@@ -130,9 +131,14 @@ impl Fleet {
 }
 
 impl Drop for Fleet {
+    /// Nothing is left running, and every decision in the database can be taken again.
     fn drop(&mut self) {
         for (pid, _, _) in self.processes() {
             let _ = kill_process(pid, Signal::KILL);
+        }
+        if !std::thread::panicking() && self.database.count("dogwatch.decisions") > 0 {
+            let (code, out, err) = self.run(ALL_DECISIONS);
+            decisions_hold(code, &out, &err);
         }
     }
 }
