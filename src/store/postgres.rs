@@ -19,7 +19,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use super::{
     ActionResult, AuditRow, CycleRecord, DecisionId, DecisionQuery, DecisionRow, FleetRead, Import, Intent, Lease,
     LeaseAnswer, LogQuery, LogRow, OrderRow, Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store,
-    StoreError, TaskFilter, TimeSource, UserTotals, Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
+    StoreError, StrayRows, TaskFilter, TimeSource, UserTotals, Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::Time;
 use crate::fleet::ids::{BootId, TaskId, WorkerId};
@@ -374,6 +374,10 @@ impl Store for PostgresStore {
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {
         self.logs.newest().await
+    }
+
+    async fn stray_rows(&self) -> Result<StrayRows> {
+        self.logs.strays().await
     }
 
     async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::fleet::ids::BootId;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 
 mod noticed;
+mod quiet;
 
 const RHYTHM: Rhythm = Rhythm {
     silence: Duration::from_secs(40),
