@@ -118,6 +118,10 @@ catalogue! {
     BLOCKED_AGE = "dogwatch.watch.spawn_blocked_age", Gauge, "s";
     /// Age of the oldest pod that is unknown or ambiguous; 0 without one.
     UNACCOUNTED_AGE = "dogwatch.watch.pod_unaccounted_age", Gauge, "s";
+    /// Pods that are due to be ended as nobody's while so many are due that none is; 0 otherwise.
+    PODS_HELD = "dogwatch.watch.pods_held", Gauge, "{pod}";
+    /// How long the first of the rows in the log table's DEFAULT partition has lain there; 0 without one.
+    STRAY_AGE = "dogwatch.watch.stray_row_age", Gauge, "s";
     /// Records that a recorder says it lost since it started; labels `source_type` and `source_id`.
     SEEN_LOST = "dogwatch.watch.records_lost", Gauge, "{record}";
     /// Exporters of a recorder that hold; labels `source_type` and `source_id`.

@@ -49,8 +49,8 @@ mod worker_row;
 
 pub use self::rows::{
     ActionResult, AuditRow, DEMAND_USERS_MAX, DecisionId, DecisionQuery, DecisionRow, Import, LogQuery, LogRow,
-    OBSERVED_WORKERS_MAX, OrderRow, PROCESSES_ROWS_MAX, Process, READ_ROWS_MAX, REFUSALS_ROWS_MAX, SourceNewest,
-    TaskFilter, UserTotals, WorkerRow,
+    OBSERVED_WORKERS_MAX, OrderRow, PROCESSES_ROWS_MAX, Process, READ_ROWS_MAX, REFUSALS_ROWS_MAX, STRAY_ROWS_MAX,
+    SourceNewest, StrayRows, TaskFilter, UserTotals, WorkerRow,
 };
 pub use self::watched::{TaskEnds, Watched, Windows};
 
@@ -367,6 +367,10 @@ pub trait Store: WorkerDoor {
     async fn watched(&self, windows: Windows) -> Result<Watched>;
     /// The newest row of each source that has one.
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>>;
+    /// Rows of `system_logs` that lie in the DEFAULT partition. A table without partitions has none.
+    async fn stray_rows(&self) -> Result<StrayRows> {
+        Ok(StrayRows::default())
+    }
 
     // --- operators ---
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::{LogQuery, LogRow, Result, SourceNewest, StoreError};
+use super::{LogQuery, LogRow, Result, SourceNewest, StoreError, StrayRows};
 use crate::clock::{self, Time};
 use crate::error;
 use crate::fleet::snapshot::Record;
@@ -52,6 +52,11 @@ pub(super) trait LogReader: fmt::Debug + Send + Sync {
     /// The newest row of each source.
     async fn newest(&self) -> Result<Read>;
 
+    /// What lies in the DEFAULT partition, where there is one.
+    async fn strays(&self) -> Result<StrayRows> {
+        Ok(StrayRows::default())
+    }
+
     /// Gives its connections back.
     async fn close(&self) {}
 }
@@ -87,6 +92,10 @@ impl Logs {
             }
         }
         last_seen.clone()
+    }
+
+    pub(super) async fn strays(&self) -> Result<StrayRows> {
+        self.reader.strays().await
     }
 
     pub(super) async fn close(&self) {

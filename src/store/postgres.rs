@@ -20,7 +20,7 @@ use super::log_rows::Logs;
 use super::{
     ActionResult, AuditRow, CycleRecord, DecisionId, DecisionQuery, DecisionRow, FleetRead, Import, Intent, Lease,
     LeaseAnswer, LogQuery, LogRow, OrderRow, Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store,
-    StoreError, TaskFilter, TimeSource, UserTotals, Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
+    StoreError, StrayRows, TaskFilter, TimeSource, UserTotals, Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 use crate::clock::Time;
 use crate::fleet::ids::{BootId, TaskId, WorkerId};
@@ -392,6 +392,10 @@ impl Store for PostgresStore {
 
     async fn newest_rows(&self) -> Result<Vec<SourceNewest>> {
         Ok(self.logs.newest().await?.rows.into_iter().map(LogRow::into).collect())
+    }
+
+    async fn stray_rows(&self) -> Result<StrayRows> {
+        self.logs.strays().await
     }
 
     async fn pause(&self, actor: &str, reason: &str, until: Option<Time>) -> Result<()> {

@@ -287,6 +287,19 @@ pub struct LogRow {
     pub arrival: i64,
 }
 
+/// Rows of `system_logs` that lie in no partition of a day: their time is far off, or nobody makes
+/// partitions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StrayRows {
+    /// How many; [`STRAY_ROWS_MAX`] means so many or more.
+    pub rows: u64,
+    /// When the first of them arrived, by the database's clock; null = there are none.
+    pub first_arrived: Option<Time>,
+}
+
+/// Stray rows that are counted.
+pub const STRAY_ROWS_MAX: u64 = 10_000;
+
 /// The newest row of one source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceNewest {

@@ -32,6 +32,8 @@ pub enum Alarm {
     OldestTask,
     /// Pods that nobody knows, or of which nobody knows whether they exist.
     PodsUnaccounted,
+    /// So many pods are due to be ended as nobody's that none is.
+    ReaperHeld,
     /// A recorder lost records.
     RecordsLost,
     /// The spool is nearly full.
@@ -44,6 +46,8 @@ pub enum Alarm {
     Canary,
     /// A source's clock is off.
     ClockSkew,
+    /// Rows stay in the DEFAULT partition of the log table.
+    DefaultPartition,
 }
 
 /// How bad it is.
@@ -67,7 +71,7 @@ impl Severity {
 
 impl Alarm {
     /// All alarms.
-    pub const ALL: [Alarm; 19] = [
+    pub const ALL: [Alarm; 21] = [
         Alarm::LogSilence,
         Alarm::AllSilent,
         Alarm::DatabaseAway,
@@ -81,12 +85,14 @@ impl Alarm {
         Alarm::SpawnBlocked,
         Alarm::OldestTask,
         Alarm::PodsUnaccounted,
+        Alarm::ReaperHeld,
         Alarm::RecordsLost,
         Alarm::SpoolFull,
         Alarm::DiskFull,
         Alarm::ExporterBlocked,
         Alarm::Canary,
         Alarm::ClockSkew,
+        Alarm::DefaultPartition,
     ];
 
     /// Its name in alert rows, metrics and webhooks.
@@ -114,12 +120,14 @@ impl Alarm {
             Alarm::SpawnBlocked => ("spawn_blocked", "DogwatchSpawnBlocked"),
             Alarm::OldestTask => ("oldest_task", "DogwatchOldestTask"),
             Alarm::PodsUnaccounted => ("pods_unaccounted", "DogwatchPodsUnaccounted"),
+            Alarm::ReaperHeld => ("reaper_held", "DogwatchReaperHeld"),
             Alarm::RecordsLost => ("records_lost", "DogwatchRecordsLost"),
             Alarm::SpoolFull => ("spool_full", "DogwatchSpoolFull"),
             Alarm::DiskFull => ("disk_full", "DogwatchDiskFull"),
             Alarm::ExporterBlocked => ("exporter_blocked", "DogwatchExporterBlocked"),
             Alarm::Canary => ("canary", "DogwatchCanary"),
             Alarm::ClockSkew => ("clock_skew", "DogwatchClockSkew"),
+            Alarm::DefaultPartition => ("default_partition", "DogwatchDefaultPartition"),
         }
     }
 
@@ -133,6 +141,7 @@ impl Alarm {
             | Alarm::NoWorkerAlive
             | Alarm::WorkersUnheard
             | Alarm::FailureRate
+            | Alarm::ReaperHeld
             | Alarm::DiskFull
             | Alarm::ExporterBlocked
             | Alarm::Canary => Severity::Critical,
@@ -144,7 +153,8 @@ impl Alarm {
             | Alarm::PodsUnaccounted
             | Alarm::RecordsLost
             | Alarm::SpoolFull
-            | Alarm::ClockSkew => Severity::Warning,
+            | Alarm::ClockSkew
+            | Alarm::DefaultPartition => Severity::Warning,
         }
     }
 }

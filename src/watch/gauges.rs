@@ -45,6 +45,10 @@ impl Gauged {
             self.recorders(seen);
             fleet(seen, limits);
             canary(seen);
+            if seen.strays.is_some() {
+                let age = rules::stray_age(seen).unwrap_or_default();
+                metrics::gauge!(catalogue::STRAY_AGE.name).set(age.as_secs_f64());
+            }
         }
         metrics::counter!(catalogue::WATCH_ROUNDS.name).increment(1);
     }
@@ -111,6 +115,8 @@ fn fleet(seen: &Observation, limits: &Limits) {
     let pods = decision.into_iter().flat_map(|decision| &decision.unknown_pods).map(|(_, since)| age(*since));
     let ambiguous = in_stage(Stage::Ambiguous).map(|worker| age(worker.stage_since));
     set(catalogue::UNACCOUNTED_AGE, oldest(&mut pods.chain(ambiguous)));
+    let held = decision.and_then(|decision| decision.reaper_held);
+    set(catalogue::PODS_HELD, held.map_or(0.0, |held| held.due as f64));
     for (window, ends) in [("1h", fleet.tasks_recent), ("24h_before", fleet.tasks_before)] {
         metrics::gauge!(catalogue::SEEN_TASKS_ENDED.name, "window" => window).set(ends.ended as f64);
         metrics::gauge!(catalogue::SEEN_TASKS_FAILED.name, "window" => window).set(ends.failed as f64);

@@ -62,6 +62,8 @@ pub struct Limits {
     pub canary: Duration,
     /// Difference between a source's clock and the database's.
     pub clock_skew: Duration,
+    /// How long a row may stay in the DEFAULT partition of the log table.
+    pub default_partition: Duration,
 }
 
 /// The fleet's own numbers, which limits follow from.
@@ -101,6 +103,7 @@ impl Limits {
             disk_free_min_bytes: 64 << 20,
             canary: silence * 5 / 4,
             clock_skew: Duration::from_secs(30),
+            default_partition: Duration::from_secs(3_600),
         }
     }
 

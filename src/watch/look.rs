@@ -8,6 +8,7 @@
 mod disk;
 mod fleet;
 mod recorders;
+mod strays;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(super) struct Memory {
     last_round: Option<Duration>,
     decisions: fleet::Decisions,
     recorders: recorders::Recorders,
+    strays: strays::Strays,
     canaries: Canaries,
 }
 
@@ -124,6 +126,7 @@ fn blind(away: Away, now: Time, disk: DiskSeen) -> Observation {
         changed_at: None,
         fleet: FleetSeen::default(),
         recorders: Vec::new(),
+        strays: None,
         disk,
         canary: super::observation::CanarySeen::default(),
     }
@@ -156,14 +159,19 @@ async fn read_rows(
     if outlook.plant.is_some() {
         within(limit, memory.canaries.read_back(outlook.store, outlook.own)).await?;
     }
-    Ok(())
+    let read = memory.strays.read(outlook.store, now);
+    tokio::time::timeout(limit, read).await.map_err(|_| unanswered(limit))
 }
 
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
     match tokio::time::timeout(limit, call).await {
         Ok(answer) => answer.map_err(|failure| error::chain(&failure)),
-        Err(_) => Err(format!("no answer within {:.1} s", limit.as_secs_f64())),
+        Err(_) => Err(unanswered(limit)),
     }
+}
+
+fn unanswered(limit: Duration) -> String {
+    format!("no answer within {:.1} s", limit.as_secs_f64())
 }
 
 fn observation(
@@ -191,6 +199,7 @@ fn observation(
         database_away: None,
         rows_unreadable,
         recorders: memory.recorders.seen(|id| sources.contains_key(id)),
+        strays: memory.strays.seen(),
         sources: sources.into_values().collect(),
         changed_at,
         fleet: fleet::seen(&fleet.read, decision),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::store::TaskEnds;
+use crate::store::{StrayRows, TaskEnds};
 
 /// Who writes records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +60,8 @@ pub struct Observation {
     pub fleet: FleetSeen,
     /// What each recorder last said of itself.
     pub recorders: Vec<RecorderSeen>,
+    /// Rows in the DEFAULT partition of the log table; null = could not be seen.
+    pub strays: Option<StrayRows>,
     /// The spool and the disk on this machine.
     pub disk: DiskSeen,
     /// The canary.
@@ -143,6 +145,19 @@ pub struct DecisionSeen {
     pub blocked: Option<Blocked>,
     /// Pods of our name that no row knows, with the time since which they are known.
     pub unknown_pods: Vec<(String, Time)>,
+    /// Pods that are due to be ended as nobody's, and are not.
+    pub reaper_held: Option<ReaperHeld>,
+}
+
+/// The reaper holds: more pods are due at once than may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReaperHeld {
+    /// How many are due.
+    pub due: usize,
+    /// How many may be.
+    pub limit: usize,
+    /// Since when, as far as the watch has seen.
+    pub since: Time,
 }
 
 /// A gate that blocks what is wanted.

@@ -21,7 +21,7 @@ use super::observation::{Observation, SourceId};
 use crate::clock::{self, Time};
 
 pub use self::fleet::{longest_unheard, oldest_progress};
-pub use self::recorders::{skew_seconds, spool_fill};
+pub use self::recorders::{skew_seconds, spool_fill, stray_age};
 pub use self::silence::row_age;
 
 /// Something that is wrong now.
@@ -65,7 +65,8 @@ pub fn unjudged(seen: &Observation, limits: &Limits) -> Vec<Alarm> {
         None => false,
         Some(span) => {
             let unread = seen.rows_unreadable.is_some() && alarm.is_read_from_rows();
-            seen.database_away.is_some() || watched < span || unread
+            let unseen = *alarm == Alarm::DefaultPartition && seen.strays.is_none();
+            seen.database_away.is_some() || watched < span || unread || unseen
         }
     };
     Alarm::ALL.into_iter().filter(is_unjudged).collect()
@@ -81,7 +82,8 @@ fn needs_watching(alarm: Alarm, limits: &Limits) -> Option<Duration> {
         | Alarm::RecordsLost
         | Alarm::ExporterBlocked
         | Alarm::FailureRate
-        | Alarm::TaskFailures => Some(Duration::ZERO),
+        | Alarm::TaskFailures
+        | Alarm::DefaultPartition => Some(Duration::ZERO),
         Alarm::LogSilence | Alarm::AllSilent => Some(limits.silence),
         Alarm::OrchestratorDead => Some(limits.orchestrator_dead),
         Alarm::NoWorkerAlive => Some(limits.no_worker),
@@ -91,6 +93,7 @@ fn needs_watching(alarm: Alarm, limits: &Limits) -> Option<Duration> {
         | Alarm::SpawnBlocked
         | Alarm::OldestTask
         | Alarm::PodsUnaccounted
+        | Alarm::ReaperHeld
         | Alarm::ClockSkew => Some(limits.database_away),
         Alarm::Canary => Some(limits.canary),
     }

@@ -15,6 +15,7 @@ use crate::store::sqlite::{SqliteStore, TimeSource};
 
 mod database;
 mod noticed;
+mod quiet;
 
 const RHYTHM: Rhythm = Rhythm {
     silence: Duration::from_secs(40),

@@ -18,8 +18,8 @@ use crate::provider::{Listing, PodRequest, Provider, ProviderError};
 use crate::rpc;
 use crate::store::{
     ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, LogQuery, LogRow,
-    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, TaskFilter, UserTotals, Watched,
-    Windows, WorkerDoor, WorkerEnd, WorkerRow,
+    Process, Result, RpcResult, SourceNewest, SpawnAnswer, Store, StoreError, StrayRows, TaskFilter, UserTotals,
+    Watched, Windows, WorkerDoor, WorkerEnd, WorkerRow,
 };
 
 /// Where the orchestrator dies.
@@ -174,6 +174,7 @@ mortal! {
         decisions(since: Option<Time>, limit: usize)(since, limit) -> Result<Vec<DecisionRow>>;
         logs(query: &LogQuery)(query) -> Result<Vec<LogRow>>;
         newest_rows()() -> Result<Vec<SourceNewest>>;
+        stray_rows()() -> Result<StrayRows>;
         watched(windows: Windows)(windows) -> Result<Watched>;
         pause(actor: &str, reason: &str, until: Option<Time>)(actor, reason, until) -> Result<()>;
         resume(actor: &str, reason: &str)(actor, reason) -> Result<()>;

@@ -12,7 +12,7 @@ use sqlx::{QueryBuilder, Row as _};
 
 use crate::clock::{self, Time};
 use crate::store::log_rows::{LogReader, Read, levels_from};
-use crate::store::{LogQuery, LogRow, READ_ROWS_MAX, Result, StoreError};
+use crate::store::{LogQuery, LogRow, READ_ROWS_MAX, Result, STRAY_ROWS_MAX, StoreError, StrayRows};
 use crate::telemetry::exporter::postgres::{Address, PgTime};
 use crate::telemetry::record::Level;
 
@@ -50,27 +50,27 @@ impl Table {
         )
     }
 
-    async fn read(
+    async fn read(&self, doing: &'static str, limit: Duration, sql: QueryBuilder<Postgres>) -> Result<Vec<LogRow>> {
+        let rows = self.read_rows(doing, limit, sql).await?;
+        rows.iter().map(|row| log_row(row).map_err(|error| bad_row(&error))).collect()
+    }
+
+    async fn read_rows(
         &self,
         doing: &'static str,
         limit: Duration,
         mut sql: QueryBuilder<Postgres>,
-    ) -> Result<Vec<LogRow>> {
+    ) -> Result<Vec<PgRow>> {
         let read = async {
             let mut transaction = self.0.begin_with("begin read only").await?;
             let rows = sql.build().persistent(false).fetch_all(&mut *transaction).await?;
             transaction.commit().await?;
             Ok(rows)
         };
-        let rows = match tokio::time::timeout(limit, read).await {
-            Ok(rows) => rows.map_err(|error| store_error(error, doing))?,
-            Err(late) => return Err(StoreError::Unavailable { doing, source: Box::new(late) }),
-        };
-        let bad = |error: sqlx::Error| StoreError::BadRow {
-            what: "a row of system_logs".to_owned(),
-            detail: error.to_string(),
-        };
-        rows.iter().map(|row| log_row(row).map_err(bad)).collect()
+        match tokio::time::timeout(limit, read).await {
+            Ok(rows) => rows.map_err(|error| store_error(error, doing)),
+            Err(late) => Err(StoreError::Unavailable { doing, source: Box::new(late) }),
+        }
     }
 }
 
@@ -89,9 +89,22 @@ impl LogReader for Table {
         Ok(Read::of_fleet(self.read("read the newest logs", NEWEST_LIMIT, newest()).await?))
     }
 
+    async fn strays(&self) -> Result<StrayRows> {
+        let rows = self.read_rows("read the DEFAULT partition", NEWEST_LIMIT, strays()).await?;
+        let bad = |error| bad_row(&error);
+        let Some(row) = rows.first() else { return Ok(StrayRows::default()) };
+        let (count, first): (i64, Option<i64>) =
+            (row.try_get("rows").map_err(bad)?, row.try_get("first_arrived").map_err(bad)?);
+        Ok(StrayRows { rows: count.unsigned_abs(), first_arrived: first.map(clock::from_micros) })
+    }
+
     async fn close(&self) {
         self.0.close().await;
     }
+}
+
+fn bad_row(error: &sqlx::Error) -> StoreError {
+    StoreError::BadRow { what: "a row of system_logs".to_owned(), detail: error.to_string() }
 }
 
 fn store_error(error: sqlx::Error, doing: &'static str) -> StoreError {
@@ -130,6 +143,17 @@ fn newest() -> QueryBuilder<Postgres> {
     sql.push_bind(TAIL_ROWS);
     sql.push(") select distinct on (source_type, source_id) ").push(COLUMNS);
     sql.push(" from newest n order by n.source_type, n.source_id, n.arrival desc");
+    sql
+}
+
+/// How many rows the DEFAULT partition has, and when the first of them arrived. Where there are very
+/// many, the first that it comes upon count: they lie in the order in which they came.
+fn strays() -> QueryBuilder<Postgres> {
+    let mut sql = QueryBuilder::new(
+        "select count(*) as rows, (extract(epoch from min(ingested_at)) * 1000000)::bigint as first_arrived
+         from (select ingested_at from dogwatch.system_logs_default limit ",
+    );
+    sql.push_bind(i64::try_from(STRAY_ROWS_MAX).unwrap_or(i64::MAX)).push(") found");
     sql
 }
 

@@ -1,5 +1,5 @@
-//! Tells in-band what was lost since it was last told, once there is room again; and each switch
-//! to stdout and back.
+//! Tells in-band what was lost since it was last told, once there is room again; each switch to
+//! stdout and back; and each thread of the recorder that was started again.
 //!
 //! A count that was told is remembered only when its record is in the ring, so nothing is told
 //! into the void and nothing twice.
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::voice::Voice;
 use crate::clock;
+use crate::supervise::Pulse;
 use crate::telemetry::record::Level;
 use crate::telemetry::recorder::NewRecord;
 use crate::telemetry::ring::{Aside, Counters, Refused};
@@ -19,6 +20,8 @@ use crate::telemetry::ring::{Aside, Counters, Refused};
 pub(in crate::telemetry) const LOST_EVENT: &str = "dogwatch.records.lost";
 /// Class of event of a switch to stdout or back.
 pub(in crate::telemetry) const FALLBACK_EVENT: &str = "dogwatch.telemetry.fallback";
+/// Class of event of a thread that was started again.
+pub(in crate::telemetry) const RESTARTED_EVENT: &str = "dogwatch.telemetry.restarted";
 /// Share of the ring in use below which there is room again.
 const ROOM_AGAIN: f64 = 0.75;
 
@@ -28,6 +31,8 @@ pub(super) struct Told {
     counters: Counters,
     lost_at: Option<Duration>,
     switches: u64,
+    /// Restarts, and of these those of stalled generations, by thread.
+    restarts: BTreeMap<String, (u64, u64)>,
 }
 
 impl Told {
@@ -67,6 +72,29 @@ impl Told {
                 return;
             }
             self.switches += 1;
+        }
+    }
+
+    /// Tells of a thread that has panicked or stalled and was started again.
+    pub(super) fn restarts(&mut self, voice: &Voice, pulse: &Pulse) {
+        let (now, before) =
+            ((pulse.restarts(), pulse.generation()), self.restarts.get(pulse.name()).copied().unwrap_or_default());
+        // A generation is fenced a moment before its restart is counted.
+        let (restarts, stalls) = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
+        if restarts == 0 || stalls > restarts {
+            return;
+        }
+        let body = match (restarts - stalls, stalls) {
+            (panics, 0) => format!("thread {} panicked {panics} times and was started again", pulse.name()),
+            (0, stalls) => format!("thread {} stalled {stalls} times and was replaced", pulse.name()),
+            (panics, stalls) => {
+                format!("thread {} panicked {panics} and stalled {stalls} times; another runs", pulse.name())
+            }
+        };
+        let (thread, restarts, stalled) = (json!(pulse.name()), json!(restarts), json!(stalls));
+        let attributes = [("thread", &thread), ("restarts", &restarts), ("stalled", &stalled)];
+        if emit(voice, RESTARTED_EVENT, &body, &attributes) {
+            self.restarts.insert(pulse.name().to_owned(), now);
         }
     }
 }

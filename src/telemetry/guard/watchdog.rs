@@ -142,6 +142,9 @@ impl View {
             let trouble = self.standing.trouble();
             memory.told.switches(&self.voice, self.standing.switches(), trouble.as_deref());
             memory.told.losses(&self.voice, now, self.limits.tell_lost_every, last);
+            for child in self.pulses(pulse) {
+                memory.told.restarts(&self.voice, child);
+            }
             self.metrics(pulse);
             let overdue = self.overdue(&mut memory, now);
             if last {
@@ -247,6 +250,13 @@ impl View {
         let _ = self.voice.say(&record);
     }
 
+    /// All threads of the recorder.
+    fn pulses<'a>(&'a self, own: &'a Pulse) -> impl Iterator<Item = &'a Pulse> {
+        let shippers = self.slots.iter().map(|slot| slot.handle.pulse());
+        let others = self.stand_in.child.get().map(Child::pulse).into_iter().chain(shippers);
+        [self.spooler.pulse(), self.keeper.pulse(), own].into_iter().chain(others)
+    }
+
     fn metrics(&self, own: &Pulse) {
         let ring = self.voice.recorder().ring();
         metrics::gauge!(catalogue::RING_DEPTH.name).set(ring.depth_bytes() as f64);
@@ -270,9 +280,7 @@ impl View {
             metrics::counter!(catalogue::RECORDS_DROPPED.name, "exporter" => "all", "reason" => aside.word())
                 .absolute(counters.aside[aside as usize]);
         }
-        let shippers = self.slots.iter().map(|slot| slot.handle.pulse());
-        let others = self.stand_in.child.get().map(Child::pulse).into_iter().chain(shippers);
-        for pulse in [self.spooler.pulse(), self.keeper.pulse(), own].into_iter().chain(others) {
+        for pulse in self.pulses(own) {
             let thread = pulse.name().to_owned();
             metrics::counter!(catalogue::THREAD_RESTARTS.name, "thread" => thread.clone())
                 .absolute(pulse.restarts());

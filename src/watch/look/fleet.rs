@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::clock::Time;
 use crate::fleet::decision::{Decision, GateName, Verdict};
+use crate::fleet::reaper;
 use crate::fleet::snapshot::Worker;
 use crate::fleet::state::WorkerState;
 use crate::fleet::task::Bucket;
 use crate::store::{DecisionRow, Watched};
-use crate::watch::observation::{Blocked, DecisionSeen, FleetSeen, Stage, WorkerSeen};
+use crate::watch::observation::{Blocked, DecisionSeen, FleetSeen, ReaperHeld, Stage, WorkerSeen};
 
 /// Since when what the newest decision says has been so.
 #[derive(Debug, Default)]
@@ -18,6 +19,7 @@ pub(super) struct Decisions {
     desired_since: Option<Time>,
     blocked: Option<(GateName, Time)>,
     unknown_pods: BTreeMap<String, Time>,
+    held_since: Option<Time>,
 }
 
 impl Decisions {
@@ -48,12 +50,18 @@ impl Decisions {
             let since = if self.is_single { pod.created_at.unwrap_or(since) } else { since };
             self.unknown_pods.insert(name, since);
         }
+        let reaper_held = reaper_held(row).map(|(due, limit)| {
+            let since = self.held_since.unwrap_or(row.at);
+            ReaperHeld { due, limit, since }
+        });
+        self.held_since = reaper_held.map(|held| held.since);
         Some(DecisionSeen {
             at: row.at,
             desired: row.decision.desired,
             desired_since: self.desired_since,
             blocked,
             unknown_pods: self.unknown_pods.clone().into_iter().collect(),
+            reaper_held,
         })
     }
 }
@@ -70,6 +78,16 @@ fn blocking(decision: &Decision) -> Option<(GateName, String)> {
     };
     let gates = decision.gates.iter().filter(|gate| gate.verdict == Verdict::Block && obstacle(gate.gate));
     gates.map(|gate| (gate.gate, gate.reason.clone())).next().filter(|_| wanted > 0)
+}
+
+/// How many pods the decision left alone since too many were due, and how many may be: by the rule
+/// that it was taken by.
+fn reaper_held(row: &DecisionRow) -> Option<(usize, usize)> {
+    let live = row.snapshot.live.as_ref()?;
+    match reaper::judge(&row.snapshot, live, row.snapshot.as_of) {
+        reaper::Verdict::TooMany { due, limit } => Some((due, limit)),
+        reaper::Verdict::Nothing | reaper::Verdict::Reap { .. } => None,
+    }
 }
 
 pub(super) fn seen(read: &Watched, decision: Option<DecisionSeen>) -> FleetSeen {
@@ -212,6 +230,29 @@ mod tests {
         assert!(!gate(GateName::Max, 2) && !gate(GateName::RateLimit, 0));
         assert!(gate(GateName::Max, 0), "an emergency stop");
         assert!(gate(GateName::Pause, 2) && gate(GateName::Balance, 0));
+    }
+
+    #[test]
+    fn pods_that_the_decision_left_alone_are_counted_by_its_own_rule() {
+        let pods = |count: usize| {
+            let pod = |n: usize| serde_json::json!({"pod_id": format!("pod-{n}"), "worker": format!("gpu-{n}"), "lists": 2, "created_at": at(0)});
+            let complete = serde_json::json!({"quality": "complete", "age_seconds": 0});
+            serde_json::json!({"fleet": "f", "env": "e", "boot_id": uuid::Uuid::nil(), "cycle": 1, "term": 1,
+                "inputs": {"database": complete, "provider": complete}, "writes_since": at(0),
+                "unknown_pods": (0..count).map(pod).collect::<Vec<_>>()})
+        };
+        let mut decisions = Decisions::default();
+        let mut held = |second: i64, count: usize| {
+            let mut row = row(second, 0, &[], 0);
+            row.snapshot.live = Some(serde_json::from_value(pods(count)).unwrap());
+            let held = decisions.seen(Some(&row), &read(None)).unwrap().reaper_held;
+            held.map(|held| (held.due, held.limit, held.since.as_second()))
+        };
+        assert_eq!(held(600, 3), None, "none is old enough");
+        assert_eq!(held(700, 3), Some((3, 2, 700)));
+        assert_eq!(held(800, 4), Some((4, 2, 700)));
+        assert_eq!(held(900, 2), None, "few: one goes a cycle");
+        assert_eq!(held(1_000, 3), Some((3, 2, 1_000)));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(super) fn findings(seen: &Observation, limits: &Limits) -> Vec<Finding> {
     found.extend(spawn_blocked(seen, limits));
     found.extend(oldest_task(seen, limits));
     found.extend(pods_unaccounted(seen, limits));
+    found.extend(reaper_held(seen, limits));
     found
 }
 
@@ -176,4 +177,15 @@ fn pods_unaccounted(seen: &Observation, limits: &Limits) -> Option<Finding> {
         seconds(clock::age(seen.now, since))
     );
     Some(Finding::general(Alarm::PodsUnaccounted, since, summary))
+}
+
+/// None of them is ended, so a human must look, at once: another database or a wrong name is likelier
+/// than so many orphans.
+fn reaper_held(seen: &Observation, limits: &Limits) -> Option<Finding> {
+    let held = decision(seen, limits)?.reaper_held?;
+    let summary = format!(
+        "{} pods of our name are nobody's, more than {} at once, so none is ended: is this the fleet's database?",
+        held.due, held.limit
+    );
+    Some(Finding::general(Alarm::ReaperHeld, held.since, summary))
 }

@@ -1,7 +1,10 @@
-//! What is wrong with the recorders, the disk, the canary and the clocks.
+//! What is wrong with the recorders, the disk, the canary, the clocks and the log table.
+
+use std::time::Duration;
 
 use super::{Finding, seconds};
 use crate::clock;
+use crate::store::STRAY_ROWS_MAX;
 use crate::watch::alarm::Alarm;
 use crate::watch::limits::{Limits, PENDING_FEW};
 use crate::watch::observation::{LiveSource, Observation, RecorderSeen};
@@ -17,6 +20,7 @@ pub(super) fn findings(seen: &Observation, limits: &Limits) -> Vec<Finding> {
         found.extend(of_recorder(seen, recorder, limits));
     }
     found.extend(seen.sources.iter().filter_map(|source| clock_skew(seen, source, limits)));
+    found.extend(default_partition(seen, limits));
     found
 }
 
@@ -109,4 +113,23 @@ fn clock_skew(seen: &Observation, source: &LiveSource, limits: &Limits) -> Optio
         since: seen.now,
         summary,
     })
+}
+
+/// How long the first of the rows in the DEFAULT partition has lain there.
+pub fn stray_age(seen: &Observation) -> Option<Duration> {
+    seen.strays?.first_arrived.map(|at| clock::age(seen.now, at))
+}
+
+fn default_partition(seen: &Observation, limits: &Limits) -> Option<Finding> {
+    let strays = seen.strays?;
+    let since = strays.first_arrived?;
+    let age = stray_age(seen).filter(|age| *age >= limits.default_partition)?;
+    let or_more = if strays.rows >= STRAY_ROWS_MAX { " or more" } else { "" };
+    let summary = format!(
+        "{}{or_more} rows of system_logs lie in its DEFAULT partition, the first of them for {}: nobody makes \
+         partitions, or their times are far off",
+        strays.rows,
+        seconds(age)
+    );
+    Some(Finding::general(Alarm::DefaultPartition, since, summary))
 }

@@ -5,6 +5,7 @@ mod recorders;
 mod silence;
 
 use super::*;
+use crate::store::StrayRows;
 use crate::watch::limits::Rhythm;
 use crate::watch::observation::{
     Away, CanarySeen, DecisionSeen, DiskSeen, FleetSeen, LiveSource, Stage, WorkerSeen,
@@ -47,6 +48,7 @@ fn seen(now: i64, sources: Vec<LiveSource>) -> Observation {
         changed_at,
         fleet: FleetSeen::default(),
         recorders: Vec::new(),
+        strays: Some(StrayRows::default()),
         disk: DiskSeen {
             spool_bytes: Some(0),
             spool_cap_bytes: 100,
@@ -88,6 +90,8 @@ fn what_cannot_be_judged_is_not_called_well() {
     start.watching_since = at(-10_000);
     start.rows_unreadable = Some("locked".to_owned());
     assert_eq!(words(&start), "records_lost spool_full exporter_blocked clock_skew");
+    (start.rows_unreadable, start.strays) = (None, None);
+    assert_eq!(words(&start), "default_partition");
     start.database_away = Some(Away { since: at(0), error: "no route".to_owned() });
     assert_eq!(unjudged(&start, &limits()).len(), Alarm::ALL.len() - 2, "all but the database and the disk");
 }

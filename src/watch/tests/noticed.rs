@@ -2,13 +2,14 @@
 //! heartbeat records, and how long it took in the worst of them. The table is docs/who-noticed.md.
 //!
 //! A fleet of an orchestrator and two workers is drawn as the watch would see it; a fault freezes
-//! or bends what it would freeze or bend. Real processes are in tests/it/silence.
+//! or bends what it would freeze or bend. Real processes are in tests/it/flows/noticed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::RHYTHM;
 use crate::clock::{self, Time};
+use crate::store::StrayRows;
 use crate::watch::alarm::Alarm;
 use crate::watch::alarms::{Alarms, Hysteresis};
 use crate::watch::limits::Limits;
@@ -19,21 +20,21 @@ use crate::watch::observation::{
 use crate::watch::rules;
 
 /// Seconds of quiet life before the fault.
-const FAULT_AT: i64 = 1_200;
+pub(super) const FAULT_AT: i64 = 1_200;
 /// Seconds of it that are looked at.
 const QUIET_LOOKED_AT: i64 = 120;
 /// Seconds beyond its deadline that a fault is looked at.
 const LOOKED_ON: i64 = 40;
 /// Periods, seconds.
-const ROUND: i64 = 5;
-const HEARTBEAT_RECORD: i64 = 15;
+pub(super) const ROUND: i64 = 5;
+pub(super) const HEARTBEAT_RECORD: i64 = 15;
 const BEAT: i64 = 10;
-const CYCLE: i64 = 30;
+pub(super) const CYCLE: i64 = 30;
 const CANARY: i64 = 20;
 
 /// A fault, as far as it changes what can be seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     None,
     LoggerThreadKilled,
     SpoolerStalled,
@@ -60,27 +61,30 @@ impl Fault {
 
     /// Nothing arrives from anybody.
     fn mutes_all(self) -> bool {
-        matches!(self, Fault::ConnectionBlackHoled | Fault::RightsRevoked | Fault::TableLocked | Fault::DiskFull)
+        matches!(self, Fault::RightsRevoked | Fault::TableLocked | Fault::DiskFull)
     }
 
     /// Nothing is written of the orchestrator, and its gateway takes no beats.
     fn ends_orchestrator(self) -> bool {
-        matches!(self, Fault::OrchestratorStopped | Fault::OrchestratorKilled | Fault::DiskFull)
+        matches!(
+            self,
+            Fault::OrchestratorStopped | Fault::OrchestratorKilled | Fault::ConnectionBlackHoled | Fault::DiskFull
+        )
     }
 }
 
-fn at(second: i64) -> Time {
+pub(super) fn at(second: i64) -> Time {
     clock::from_micros((1_000_000 + second) * 1_000_000)
 }
 
 /// The newest instant of something periodic that ends with the fault where `ends`.
-fn newest(now: i64, period: i64, phase: i64, ends: bool) -> Time {
+pub(super) fn newest(now: i64, period: i64, phase: i64, ends: bool) -> Time {
     let last = if ends { now.min(FAULT_AT) } else { now };
     at((last - phase).div_euclid(period) * period + phase)
 }
 
 /// What the watch sees at `now`.
-fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
+pub(super) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
     let on = |fits: bool| fits && now >= FAULT_AT;
     let orchestrator = SourceId::new("orchestrator_gpu", "orchestrator");
     let stopped = fault.ends_orchestrator();
@@ -125,6 +129,7 @@ fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
             .then(|| Away { since: at(FAULT_AT + phase % ROUND), error: "no answer within 5.0 s".to_owned() }),
         rows_unreadable: on(fault == Fault::TableLocked).then(|| "database is locked".to_owned()),
         recorders: recorders.collect(),
+        strays: Some(StrayRows::default()),
         changed_at: Some(beat.max(decision_at)),
         sources,
         fleet: FleetSeen {
@@ -136,6 +141,7 @@ fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
                 desired_since: Some(at(0)),
                 blocked: None,
                 unknown_pods: Vec::new(),
+                reaper_held: None,
             }),
             ..FleetSeen::default()
         },
@@ -191,9 +197,9 @@ const TABLE: [(Fault, &str, i64, &str, &str, &str); 13] = [
     (Fault::LoggerThreadKilled, "logger thread killed", 60, "restarted, <= 1 s", LOG_90, SQL),
     (Fault::SpoolerStalled, "spooler stalled", 60, "replaced, <= 10 s", LOG_90, SQL),
     (Fault::ExporterHung, "exporter hung", 60, OVERDUE, LOG_90, SQL),
-    (Fault::ConnectionBlackHoled, "connection black-holed", 60, OVERDUE, ALL_90, SQL),
+    (Fault::ConnectionBlackHoled, "connection black-holed", 60, OVERDUE, DEAD_90, SQL),
     (Fault::RightsRevoked, "rights revoked", 60, OVERDUE, ALL_90, SQL),
-    (Fault::TableLocked, "table locked", 60, OVERDUE, ALL_90, SQL),
+    (Fault::TableLocked, "table locked", 60, OVERDUE, ALL_90, "it waits for the lock, too"),
     (Fault::DiskFull, "disk full", 60, "stdout, <= 10 s", "DogwatchDiskFull, 15 s", SQL),
     (Fault::DatabaseAway, "database away", 60, OVERDUE, "DogwatchDatabaseAway, 45 s", "-"),
     (Fault::OrchestratorStopped, "orchestrator SIGSTOPped", 60, "-", DEAD_90, SQL),
@@ -252,7 +258,8 @@ fn a_fault_is_named_for_what_it_is() {
     let check = |fault, alarm: Alarm| assert!(words(fault).contains(alarm.word()), "{fault:?}: {:?}", words(fault));
     check(Fault::LoggerThreadKilled, Alarm::LogSilence);
     check(Fault::TableLocked, Alarm::AllSilent);
-    check(Fault::ConnectionBlackHoled, Alarm::Canary);
+    check(Fault::RightsRevoked, Alarm::Canary);
+    check(Fault::ConnectionBlackHoled, Alarm::OrchestratorDead);
     check(Fault::DiskFull, Alarm::DiskFull);
     check(Fault::OrchestratorKilled, Alarm::OrchestratorDead);
     check(Fault::AllAgentsDead, Alarm::WorkersUnheard);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::TaskEnds;
-use crate::watch::observation::Blocked;
+use crate::watch::observation::{Blocked, ReaperHeld};
 
 fn worker(name: &str, stage: Stage, created: i64, beat: Option<i64>) -> WorkerSeen {
     WorkerSeen {
@@ -22,6 +22,7 @@ fn decision(now: i64, desired: u32) -> DecisionSeen {
         desired_since: (desired > 0).then(|| at(0)),
         blocked: None,
         unknown_pods: Vec::new(),
+        reaper_held: None,
     }
 }
 
@@ -141,4 +142,15 @@ fn pods_that_nobody_knows_or_that_may_exist() {
     check(&leaked, &["pods_unaccounted"]);
     check(&fleet(600, 0, vec![worker("w1", Stage::Ambiguous, 0, None)]), &["pods_unaccounted"]);
     check(&fleet(599, 0, vec![worker("w1", Stage::Ambiguous, 0, None)]), &[]);
+}
+
+#[test]
+fn so_many_orphans_that_none_is_ended_call_somebody_at_once() {
+    let mut held = fleet(100, 0, vec![]);
+    held.fleet.decision.as_mut().unwrap().reaper_held = Some(ReaperHeld { due: 3, limit: 2, since: at(100) });
+    check(&held, &["reaper_held"]);
+    assert!(summary(&held).contains("3 pods of our name are nobody's, more than 2 at once"));
+    // What an orchestrator that has stopped said last is no fact about the present.
+    held.now = at(190);
+    check(&held, &[]);
 }

@@ -82,3 +82,16 @@ fn a_clock_that_is_off_is_told_from_a_late_delivery() {
     unknown.recorders.clear();
     check(&unknown, &[]);
 }
+
+#[test]
+fn rows_in_the_default_partition_ring_after_an_hour() {
+    let with = |rows, first: Option<i64>| Observation {
+        strays: Some(StrayRows { rows, first_arrived: first.map(at) }),
+        ..seen(3_600, vec![])
+    };
+    check(&with(0, None), &[]);
+    check(&with(7, Some(1)), &[]);
+    check(&with(7, Some(0)), &["default_partition"]);
+    assert!(summary(&with(7, Some(0))).starts_with("7 rows of system_logs lie in its DEFAULT partition"));
+    assert!(summary(&with(10_000, Some(0))).starts_with("10000 or more rows"));
+}
