@@ -97,7 +97,7 @@ pub struct Guard {
     pub(super) folder: Folder,
     pub(super) orders: Sender<Order>,
     pub(super) spooler: Arc<Child>,
-    /// What keeps room in the ring since the spooler was given up.
+    /// What keeps room in the ring while the spooler is away.
     pub(super) stand_in: Arc<OnceLock<Child>>,
     pub(super) standing: Arc<spooler::Standing>,
     pub(super) slots: Arc<Vec<Slot>>,

@@ -293,14 +293,6 @@ impl Ring {
         refused
     }
 
-    /// Counts entries that are about to be released and are not in the spool. In the file, so that
-    /// a kill does not lose the count; a kill before the release counts them and finds them again.
-    pub fn put_aside(&self, aside: Aside, entries: u64) {
-        if !self.0.guard.is_child() {
-            self.0.header()[layout::ASIDE + aside as usize].fetch_add(entries, Relaxed);
-        }
-    }
-
     /// The consumer, if none is alive.
     pub fn consumer(&self) -> Option<Consumer> {
         self.consumer_if(Replace::OnlyTheDead)
@@ -440,7 +432,22 @@ impl Consumer {
     /// Gives the room of all that was read back to the producers. Call it when what was read is on
     /// disk elsewhere. False: fenced, nothing was released.
     pub fn release(&mut self) -> bool {
-        !self.inner.guard.is_child() && self.inner.cells().release(&mut self.cursor)
+        self.release_aside([0; ASIDES])
+    }
+
+    /// As [`Consumer::release`], of entries of which so many are not in the spool, by [`Aside`].
+    /// They are counted in the file, and only if they are released: a consumer that is fenced counts
+    /// nothing, as the next one reads them again. A kill between both counts them and finds them again.
+    pub fn release_aside(&mut self, aside: [u64; ASIDES]) -> bool {
+        let inner = &*self.inner;
+        let count = || {
+            for (word, entries) in inner.header()[layout::ASIDE..].iter().zip(aside) {
+                if entries > 0 {
+                    word.fetch_add(entries, Relaxed);
+                }
+            }
+        };
+        !inner.guard.is_child() && inner.cells().release(&mut self.cursor, count)
     }
 
     /// False once another consumer has taken over.

@@ -6,7 +6,8 @@
 //! finds each record in one of the two. Where the spool fails nothing is released: records wait in
 //! the ring, and the spool is opened anew after a backoff. A generation that was replaced reads and
 //! releases nothing more, because the ring fences its consumer and the folder its writer. Where the
-//! ring fills meanwhile, records go to stdout (`fallback`), and back to the spool by themselves.
+//! ring fills meanwhile, records go to stdout (`fallback`), and back to the spool by themselves; while
+//! this thread itself is away, because the disk does not answer, another does that (`stand_in`).
 
 mod fallback;
 mod stand_in;
@@ -47,7 +48,7 @@ const FALLBACK_POLL: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 pub(super) use self::fallback::{FALLBACK_FILL, LINES_PER_SECOND};
-pub(super) use self::standing::Standing;
+pub(super) use self::standing::{Absence, Standing};
 
 /// What the spooler is told.
 pub(super) enum Order {
@@ -109,7 +110,8 @@ impl Spooler {
             let (mut attempt, mut waiting) = (0, Vec::new());
             while pulse.generation() == generation && !self.standing.is_over(clock::monotonic()) {
                 pulse.beat();
-                let outcome = self.open(generation > 0).and_then(|hand| match hand {
+                let replace = generation > 0 || self.standing.absence().is_some();
+                let outcome = self.open(replace).and_then(|hand| match hand {
                     Some(hand) => self.work(hand, pulse, generation, &mut waiting),
                     None => Ok(false),
                 });
@@ -139,10 +141,7 @@ impl Spooler {
                 return;
             }
             if self.standing.trouble().is_some() && self.fill() > fallback::FALLBACK_FILL {
-                if fallback.is_none() {
-                    let consumer = self.consumer(generation > 0);
-                    fallback = consumer.map(|consumer| Fallback { spooler: self, consumer });
-                }
+                fallback = fallback.or_else(|| Fallback::open(self, generation > 0));
                 if fallback.as_mut().is_some_and(|fallback| !fallback.step(now)) {
                     fallback = None;
                 }
@@ -167,6 +166,7 @@ impl Spooler {
         let Some(consumer) = self.consumer(replace) else { return Ok(None) };
         let mut writer = Writer::open(&self.folder, self.config)?;
         writer.set_slots(&self.slots);
+        self.standing.set_absence(None);
         Ok(Some(Hand { consumer, writer, unsynced_since: None, urgent: false, room_at: Duration::ZERO }))
     }
 
@@ -204,7 +204,7 @@ impl Spooler {
                         if stopping && step == Step::Idle {
                             return Ok(true);
                         }
-                        self.standing.set_trouble(None);
+                        self.standing.is_well();
                     }
                     self.pause(POLL, waiting);
                     hand.urgent |= !waiting.is_empty();
@@ -275,7 +275,7 @@ impl Spooler {
             hand.unsynced_since = None;
             hand.urgent = false;
             self.low.store(hand.writer.is_low_on_room(), Ordering::Relaxed);
-            self.standing.set_trouble(None);
+            self.standing.is_well();
             self.standing.to_stdout(false);
             (self.on_durable)();
         }

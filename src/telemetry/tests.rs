@@ -4,6 +4,8 @@
 
 mod faults;
 mod full;
+mod hanging;
+mod hung;
 mod otlp;
 mod rig;
 mod shutdown;

@@ -28,7 +28,7 @@ use crate::telemetry::record::Level;
 use crate::telemetry::recorder::NewRecord;
 use crate::telemetry::ring::Aside;
 use crate::telemetry::shipper::State;
-use crate::telemetry::spooler::{self, Spooler};
+use crate::telemetry::spooler::{self, Absence, Spooler};
 use crate::telemetry::wiring::Fuse;
 
 /// Name of the heartbeat's event.
@@ -56,7 +56,7 @@ pub(in crate::telemetry) struct View {
     pub(in crate::telemetry) memory: Mutex<Memory>,
 }
 
-/// How the way to stdout is kept open when the spooler is given up.
+/// How the way to stdout is kept open while the spooler is away.
 pub(in crate::telemetry) struct StandIn {
     pub(in crate::telemetry) work: Arc<Spooler>,
     pub(in crate::telemetry) intensity: Intensity,
@@ -172,10 +172,8 @@ impl View {
     /// Replaces what has stalled; what to say about threads that stay down.
     fn look_after(&self, memory: &mut Memory) -> Option<String> {
         let mut say = None;
-        if self.spooler.pulse().is_given_up() {
-            self.stand_in.start();
-        }
         let limit = self.limits.stall;
+        self.stand_in(limit);
         let patient = limit.saturating_mul(KEEPER_PATIENCE);
         memory.shippers.resize_with(self.slots.len(), Stall::default);
         say = look_at(self.spooler.pulse(), &mut memory.spooler, limit, || self.spooler.replace()).or(say);
@@ -185,6 +183,16 @@ impl View {
             say = look_at(slot.handle.pulse(), stall, limit, || slot.handle.replace()).or(say);
         }
         say
+    }
+
+    /// Has the way to stdout kept open while the spooler is away; back it says so itself.
+    fn stand_in(&self, limit: Duration) {
+        let pulse = self.spooler.pulse();
+        let absence = if pulse.is_given_up() { Absence::GivenUp } else { Absence::Stalled };
+        if absence == Absence::GivenUp || pulse.silent_for() > limit {
+            self.standing.set_absence(Some(absence));
+            self.stand_in.start();
+        }
     }
 
     /// Exporters that take nothing while records wait: told in-band, on stderr and as a gauge.

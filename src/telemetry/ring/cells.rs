@@ -256,15 +256,17 @@ impl<W: Word> Cells<'_, W> {
         gaps
     }
 
-    /// Gives back the room of everything that was read. False: this consumer is fenced.
+    /// Gives back the room of everything that was read, and counts before what became of it, if
+    /// that is to be counted. False: this consumer is fenced, and neither was done.
     ///
     /// The commit comes first, so that a kill while zeroing finds the rest below the head.
-    pub(super) fn release(&self, cursor: &mut Cursor) -> bool {
+    pub(super) fn release(&self, cursor: &mut Cursor, count: impl FnOnce()) -> bool {
         while let Err(now) = self.owner.swap_if(cursor.key, cursor.key | BUSY, Acquire) {
             if now != cursor.key {
                 return false;
             }
         }
+        count();
         let from = cursor.commit.head;
         if cursor.read > from {
             cursor.commit.head = cursor.read;

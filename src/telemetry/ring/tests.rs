@@ -215,8 +215,8 @@ fn there_is_one_consumer_and_a_replaced_one_does_nothing_more() {
     let mut next = ring.take_over().unwrap();
     assert!(!old.is_owner());
     assert_eq!(old.read(usize::MAX, |_| panic!("fenced")).end, End::Fenced);
-    assert!(!old.release());
-    assert_eq!(ring.depth_bytes(), 24);
+    assert!(!old.release_aside([1, 0, 0]), "nor does it count what it set aside");
+    assert_eq!((ring.depth_bytes(), ring.counters().lost_aside()), (24, 0));
     drop(old);
     assert!(ring.consumer().is_none(), "the end of a fenced one changes nothing");
     assert_eq!(drain(&mut next).len(), 1, "what was not released is read again");

@@ -64,12 +64,7 @@ impl Writer {
     /// As the disk tells.
     pub fn open(folder: &Folder, config: SpoolConfig) -> Result<Writer, SpoolError> {
         // The earlier writer is fenced before anything is read, so that nothing changes behind it.
-        let number = {
-            let mut tail = folder.tail();
-            tail.writer += 1;
-            tail.cut = tail.active.take().or(tail.cut);
-            tail.writer
-        };
+        let number = folder.tail().fence();
         let known = folder.sure().clone();
         let resumes = known.synced.is_some();
         let mut sources = known.sources;
@@ -87,10 +82,10 @@ impl Writer {
         }
         let generation = tail.generation + 1;
         *tail = Tail { live: true, active: None, cut: tail.cut, generation, end: Some(mark.end), writer: number };
-        drop(tail);
+        // Before the tail is let go, as in `sync`: whoever fences this writer then knows it.
         let mut sure = folder.sure();
         (sure.synced, sure.sources) = (Some(mark.clone()), sources.clone());
-        drop(sure);
+        drop((sure, tail));
         let ledger = Ledger::load(folder.disk(), folder.path(), folder.boot())?;
         let mut writer = Writer {
             folder: folder.clone(),
@@ -226,9 +221,10 @@ impl Writer {
             active.synced = active.written;
             tail.active = Some((active.first, active.synced));
             tail.end = Some(self.now.end);
-            drop(tail);
             self.synced.clone_from(&self.now);
+            // While the tail is held: who fences this writer knows all that it has made durable.
             self.folder.sure().synced = Some(self.synced.clone());
+            drop(tail);
         }
         Ok(self.synced.end.next.checked_sub(1))
     }
@@ -322,9 +318,14 @@ impl Writer {
             frame::encode(&mut self.buffer, salt, header, json);
             frame::encode(&mut self.buffer, salt, header, json);
         }
+        let mut tail = self.folder.tail();
+        if tail.writer != self.number {
+            return Err(SpoolError::Fenced);
+        }
+        tail.active = Some((first, 0));
+        drop(tail);
         self.resumes = false;
         self.active = Some(Active { file, first, salt, written: 0, synced: 0, named: false });
-        self.folder.tail().active = Some((first, 0));
         Ok(())
     }
 

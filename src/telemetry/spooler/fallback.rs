@@ -2,9 +2,10 @@
 //!
 //! So much that room stays for what comes, and bounded in rate: of [`LINES_PER_SECOND`] one half is
 //! kept for WARNING and above; DEBUG and INFO beyond the other half are dropped. Every entry that
-//! leaves the ring this way is counted in the ring's file, by what became of it, before its room is
+//! leaves the ring this way is counted in the ring's file, by what became of it, as its room is
 //! given back. Where stdout cannot be written nothing is released. What an earlier writer made
-//! durable is passed over; definitions of sources are kept for the spool.
+//! durable is passed over, and that writer is fenced first: an fsync that comes back later makes
+//! nothing durable that has a line here. Definitions of sources are kept for the spool.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -50,8 +51,8 @@ impl Spent {
 
 /// One stretch of emptying the ring to stdout.
 pub(super) struct Fallback<'a> {
-    pub(super) spooler: &'a Spooler,
-    pub(super) consumer: Consumer,
+    spooler: &'a Spooler,
+    consumer: Consumer,
 }
 
 /// What one step made.
@@ -61,7 +62,15 @@ struct Made {
     aside: [u64; 3],
 }
 
-impl Fallback<'_> {
+impl<'a> Fallback<'a> {
+    /// Becomes the ring's consumer, in place of a living one if `replace`. None: ask again.
+    pub(super) fn open(spooler: &'a Spooler, replace: bool) -> Option<Fallback<'a>> {
+        let consumer = spooler.consumer(replace)?;
+        // What is read from here on has no durable copy, and never gets one.
+        spooler.folder.fence_writer();
+        Some(Fallback { spooler, consumer })
+    }
+
     /// Takes some entries out of the ring, if it is too full. False: this consumer is of no use
     /// any more.
     pub(super) fn step(&mut self, now: Duration) -> bool {
@@ -85,7 +94,7 @@ impl Fallback<'_> {
                 End::Limit => {}
             }
             // Room is given back in small pieces, so that the share in use is seen to fall.
-            if made.lines.is_empty() && !hand_over(spooler, consumer, &mut made) {
+            if made.lines.is_empty() && !made.hand_over(spooler, consumer) {
                 return false;
             }
         }
@@ -95,24 +104,21 @@ impl Fallback<'_> {
             if written.is_err() {
                 return false;
             }
-            spooler.standing.to_stdout(true);
         }
-        hand_over(spooler, consumer, &mut made)
+        made.hand_over(spooler, consumer)
     }
 }
 
-/// Counts what was set aside, then gives the room back. False: fenced.
-fn hand_over(spooler: &Spooler, consumer: &mut Consumer, made: &mut Made) -> bool {
-    for aside in [Aside::Stdout, Aside::FallbackRate, Aside::Source] {
-        let entries = std::mem::take(&mut made.aside[aside as usize]);
-        if entries > 0 {
-            spooler.ring.put_aside(aside, entries);
-            if aside == Aside::FallbackRate {
-                spooler.standing.to_stdout(true);
-            }
+impl Made {
+    /// Counts what was set aside and gives the room back. False: fenced, and nothing is counted.
+    fn hand_over(&mut self, spooler: &Spooler, consumer: &mut Consumer) -> bool {
+        let aside = std::mem::take(&mut self.aside);
+        let released = consumer.release_aside(aside);
+        if released && Aside::LOST.iter().any(|lost| aside[*lost as usize] > 0) {
+            spooler.standing.to_stdout(true);
         }
+        released
     }
-    consumer.release()
 }
 
 impl Spooler {

@@ -7,10 +7,20 @@ use std::time::Duration;
 
 use super::fallback::Spent;
 
+/// Why the spooler does not look after the ring itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::telemetry) enum Absence {
+    /// It waits for a disk that does not answer.
+    Stalled,
+    /// It has panicked too often and stays down.
+    GivenUp,
+}
+
 /// Shared by the spooler's generations and whoever asks.
 #[derive(Debug, Default)]
 pub(in crate::telemetry) struct Standing {
     trouble: Mutex<Option<String>>,
+    absence: Mutex<Option<Absence>>,
     ended: AtomicBool,
     /// Milliseconds of the monotonic clock by which to end; 0: nobody has asked.
     stop_by: AtomicU64,
@@ -24,6 +34,22 @@ impl Standing {
     /// Why records do not reach the disk; None: they do.
     pub(in crate::telemetry) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why something has to stand in for the spooler; None: nothing has to.
+    pub(in crate::telemetry) fn absence(&self) -> Option<Absence> {
+        *self.absence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The watchdog says that the spooler is away, the spooler that it is back.
+    pub(in crate::telemetry) fn set_absence(&self, absence: Option<Absence>) {
+        *self.absence.lock().unwrap_or_else(PoisonError::into_inner) = absence;
+    }
+
+    /// Records reach the disk, or none waits for it.
+    pub(super) fn is_well(&self) {
+        self.set_trouble(None);
+        self.set_absence(None);
     }
 
     /// Whether everything was made durable at a stop.
@@ -62,8 +88,7 @@ impl Standing {
 
     /// Notes where records go; a change is a switch.
     pub(super) fn to_stdout(&self, active: bool) {
-        if (self.switches() % 2 == 1) != active {
-            self.switches.fetch_add(1, Ordering::AcqRel);
-        }
+        let turn = |switches: u64| ((switches % 2 == 1) != active).then_some(switches + 1);
+        let _ = self.switches.fetch_update(Ordering::AcqRel, Ordering::Acquire, turn);
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::hanging::Calls;
 use super::rig::{APP, App, LIMIT, Mode, Rig, until};
 use crate::clock;
 use crate::telemetry::guard::{FALLBACK_EVENT, LOST_EVENT};
@@ -27,7 +28,7 @@ fn losses_are_told_in_band_by_reason_and_level_once_there_is_room() {
     let guard = rig.start();
     let mut app = App::new(&guard);
     assert!(guard.flush(LIMIT));
-    rig.hang_syncs(u64::MAX);
+    rig.hang(Calls::Syncs, u64::MAX);
     let is_full = |app: &App<'_>| app.refused.contains(&Refused::Full);
     while !is_full(&app) {
         app.talk(Level::Info, 1);

@@ -1,13 +1,12 @@
 //! A recorder with a disk, an exporter, a stdout and threads that fail on demand.
 
 use std::io::{self, Write};
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::hanging::{Calls, HangingDisk};
 use crate::backoff::Backoff;
 use crate::clock::{self, Time};
 use crate::supervise::Intensity;
@@ -17,7 +16,7 @@ use crate::telemetry::record::{Level, Source, Stored};
 use crate::telemetry::ring::Refused;
 use crate::telemetry::row::Row;
 use crate::telemetry::spool::disk::faulty::FaultyDisk;
-use crate::telemetry::spool::disk::{Disk, DiskFile, Entry, Lock, RealDisk};
+use crate::telemetry::spool::disk::RealDisk;
 use crate::telemetry::spool::{Line, verify};
 use crate::telemetry::wiring::{Fuse, Wiring};
 use crate::telemetry::{Adopt, Config, DATABASE_SLOT, Guard, NewRecord, SourceNo, run_wired, shipper};
@@ -56,93 +55,6 @@ impl Gate {
     pub(super) fn pass(&self) {
         let guard = self.0.0.lock().unwrap();
         drop(self.0.1.wait_while(guard, |shut| *shut).unwrap());
-    }
-}
-
-/// A disk whose next fdatasyncs of segments hang at a gate.
-#[derive(Clone, Debug)]
-pub(super) struct HangingDisk {
-    gate: Held,
-}
-
-#[derive(Clone, Default)]
-struct Held {
-    gate: Gate,
-    hangs: Arc<AtomicU64>,
-}
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Held")
-    }
-}
-
-struct HangingFile(Box<dyn DiskFile>, Held);
-
-impl HangingDisk {
-    fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
-        Box::new(HangingFile(file, self.gate.clone()))
-    }
-}
-
-impl Disk for HangingDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = RealDisk.create(path)?;
-        // Only segments hang: a cursor's commit must not take the spooler's place at the gate.
-        let is_segment = path.extension().is_some_and(|extension| extension == "dws");
-        Ok(if is_segment { self.wrap(file) } else { file })
-    }
-    fn allocate(&self, path: &Path, bytes: u64) -> io::Result<()> {
-        RealDisk.allocate(path, bytes)
-    }
-    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.open_read(path)
-    }
-    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.open_write(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        RealDisk.list(dir)
-    }
-    fn len(&self, path: &Path) -> io::Result<u64> {
-        RealDisk.len(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_dir(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
-        RealDisk.lock(path)
-    }
-}
-
-impl DiskFile for HangingFile {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buffer)
-    }
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
-    fn sync_data(&mut self) -> io::Result<()> {
-        let take = |left: u64| left.checked_sub(1);
-        if self.1.hangs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
-            self.1.gate.pass();
-        }
-        self.0.sync_data()
-    }
-    fn size(&self) -> io::Result<u64> {
-        self.0.size()
     }
 }
 
@@ -250,7 +162,7 @@ impl Write for Lines {
 pub(super) struct Rig {
     pub(super) dir: tempfile::TempDir,
     pub(super) disk: FaultyDisk,
-    held: Held,
+    hanging: HangingDisk,
     pub(super) far: Far,
     pub(super) out: Lines,
     pub(super) fuse: Fuse,
@@ -265,12 +177,12 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new() -> Rig {
-        let held = Held::default();
+        let hanging = HangingDisk::default();
         let backoff = Backoff { base: Duration::from_millis(1), ceiling: Duration::from_millis(10), jitter: 0.0 };
         Rig {
             dir: tempfile::tempdir().unwrap(),
-            disk: FaultyDisk::new(Arc::new(HangingDisk { gate: held.clone() })),
-            held,
+            disk: FaultyDisk::new(Arc::new(hanging.clone())),
+            hanging,
             far: Far::default(),
             out: Lines::default(),
             fuse: Fuse::default(),
@@ -284,15 +196,13 @@ impl Rig {
         }
     }
 
-    /// The next so many fdatasyncs hang until [`Rig::let_go`].
-    pub(super) fn hang_syncs(&self, times: u64) {
-        self.held.gate.shut();
-        self.held.hangs.store(times, Ordering::SeqCst);
+    /// The next so many calls of that kind hang until [`Rig::let_go`].
+    pub(super) fn hang(&self, calls: Calls, times: u64) {
+        self.hanging.hang(calls, times);
     }
 
     pub(super) fn let_go(&self) {
-        self.held.hangs.store(0, Ordering::SeqCst);
-        self.held.gate.open();
+        self.hanging.let_go();
     }
 
     pub(super) fn start(&mut self) -> Guard {

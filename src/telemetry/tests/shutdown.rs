@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::hanging::Calls;
 use super::rig::{App, Gate, LIMIT, Mode, Rig, until};
 use crate::telemetry::record::Level;
 use crate::telemetry::spool::Folder;
@@ -110,7 +111,7 @@ fn with_a_spooler_that_hangs_in_an_fsync() {
     let mut rig = Rig::new();
     let guard = started(&mut rig);
     let mut app = delivered(&guard);
-    rig.hang_syncs(u64::MAX);
+    rig.hang(Calls::Syncs, u64::MAX);
     app.talk(Level::Error, 30);
     let accepted = app.accepted;
     let shutdown = bounded(guard, Duration::from_secs(1));

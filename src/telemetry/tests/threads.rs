@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::hanging::Calls;
 use super::rig::{App, Far, Gate, LIMIT, Mode, Rig, pause, until};
 use crate::supervise::Intensity;
 use crate::telemetry::record::Level;
@@ -92,7 +93,7 @@ fn a_spooler_that_hangs_in_an_fsync_is_fenced_and_replaced() {
     let mut app = App::new(&guard);
     app.talk(Level::Info, 50);
     assert!(guard.flush(LIMIT));
-    rig.hang_syncs(1);
+    rig.hang(Calls::Syncs, 1);
     app.talk(Level::Error, 50);
     until("replaced", || thread(&guard, "spooler").restarts >= 1);
     until("durable while the old one still hangs", || guard.flush(LIMIT));

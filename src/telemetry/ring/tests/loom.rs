@@ -112,7 +112,7 @@ fn consume(memory: &Arc<Memory>, mut cursor: Cursor, times: usize) -> thread::Jo
         for _ in 0..times {
             memory.read(&mut cursor, &mut seen);
             memory.what_is_marked_is_whole(&cursor);
-            assert!(memory.cells().release(&mut cursor));
+            assert!(memory.cells().release(&mut cursor, || ()));
         }
         (cursor, seen)
     })
@@ -175,7 +175,7 @@ fn a_push_that_was_acknowledged_is_read_even_if_its_producer_was_given_up() {
             Ok(seq) => assert_eq!(read, [(seq, 1)]),
             Err(refused) => assert_eq!(refused, Refused::Skipped),
         }
-        assert!(memory.cells().release(&mut cursor));
+        assert!(memory.cells().release(&mut cursor, || ()));
         assert_eq!(memory.commit().total(), 1);
         assert_eq!(memory.commit().head, 8 + BYTES);
     });
@@ -189,14 +189,14 @@ fn a_fenced_consumer_releases_nothing_that_its_successor_reads() {
         let mut old = own(&memory);
         memory.read(&mut old, &mut Vec::new());
         let other = Arc::clone(&memory);
-        let releasing = thread::spawn(move || other.cells().release(&mut old));
+        let releasing = thread::spawn(move || other.cells().release(&mut old, || ()));
         let other = Arc::clone(&memory);
         let taking_over = thread::spawn(move || {
             let mut next = other.cells().own(Replace::Anyone)?;
             other.push(2).unwrap();
             let mut read = Vec::new();
             other.read(&mut next, &mut read);
-            assert!(other.cells().release(&mut next));
+            assert!(other.cells().release(&mut next, || ()));
             Some(read.into_iter().map(|entry| entry.1).collect::<Vec<_>>())
         });
         let released = releasing.join().unwrap();

@@ -169,3 +169,22 @@ fn a_full_disk_is_told_and_survived() {
     assert_eq!(drain(&mut cursor).len(), 50);
     assert!(memory.len(&folder.path().join("reserve")).is_ok(), "made again");
 }
+
+/// What it had written stands in its file, and went another way meanwhile.
+#[test]
+fn a_writer_that_is_fenced_while_it_syncs_makes_nothing_durable() {
+    let (_, disk, folder) = faulty();
+    let mut old = Writer::open(&folder, SpoolConfig::default()).unwrap();
+    append_and_sync(&mut old, 1..=5, &disk);
+    append(&mut old, 6..=8);
+    old.write_out().unwrap();
+    folder.fence_writer();
+    assert!(matches!(old.sync(), Err(SpoolError::Fenced)));
+    assert_eq!(folder.synced().map(|end| (end.next, end.records)), Some((6, 5)));
+    let mut next = Writer::open(&folder, SpoolConfig::default()).unwrap();
+    append_and_sync(&mut next, 9..=10, &disk);
+    drop(old);
+    let mut cursor = Cursor::open(&folder, "database").unwrap();
+    assert_eq!(drain(&mut cursor), [1, 2, 3, 4, 5, 9, 10]);
+    assert_eq!((cursor.state().ordinal, cursor.state().corrupt), (7, 0));
+}
