@@ -36,8 +36,7 @@ fn ten_minutes_without_a_database_cost_no_worker_and_no_task() {
         let policy =
             Policy { min_workers: 0, max_workers: 6, live: Some(PolicyLive::default()), ..Policy::default() };
         let load = Load::drawn(&mut Rng::new(seed, 0));
-        let cell =
-            Cell { name: "default".to_owned(), capacity: 20, usd_per_hour: 0.59, gone_until: 0, broken_until: 0 };
+        let cell = Cell::new("default".to_owned(), Offer { cell: None, usd_per_hour: Some(0.59) }, 20);
         let world = std::sync::Arc::new(World::new(seed, policy, Faults::none(), load, vec![cell]));
         let mut runner = Runner::new(std::sync::Arc::clone(&world), 2, crate::fleet::decision::decide);
         world.sim().begin_load();

@@ -68,7 +68,7 @@ impl World {
         let database = crate::store::postgres::tests::database();
         let time = TimeSource::Fixed(Arc::clone(&micros));
         let store = crate::store::postgres::tests::open(&database, time).await;
-        World { store: Arc::new(store), provider: Arc::new(FakeProvider::new()), micros, _dir: dir }
+        World::on(Arc::new(store), micros, dir)
     }
 
     /// Without a disk, for many runs.
