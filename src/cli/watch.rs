@@ -36,6 +36,8 @@ pub(super) fn main(args: &WatchArgs, mut flags: Vec<(&'static str, String)>) -> 
     if args.demo {
         // Of the environment the demo asks nothing; this it has set for its watch itself.
         flags.extend(environment("DATABASE_URL").map(|url| ("DATABASE_URL", url)));
+        // Whatever else runs on this machine, such as another demo, keeps its port.
+        flags.push(("DOGWATCH_WATCH_LISTEN", "127.0.0.1:0".to_owned()));
     }
     let config = Config::load(profile, &flags)?;
     open::data_dir(&config)?;

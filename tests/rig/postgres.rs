@@ -305,6 +305,16 @@ impl Database {
             self.name
         ));
     }
+
+    /// The history of migrations that a Supabase project keeps, empty.
+    pub(crate) fn make_supabase_history(&self) {
+        self.run(
+            "create schema supabase_migrations;
+             create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text);
+             grant all on schema supabase_migrations to postgres;
+             grant all on all tables in schema supabase_migrations to postgres",
+        );
+    }
 }
 
 /// A program of Postgres: the newest of `/usr/lib/postgresql/*/bin`, or one on the PATH.

@@ -8,7 +8,9 @@
 -- Where no process and no worker was ever written down, nobody knows who lives: then it is age alone,
 -- as it was before.
 
-drop function public.telemetry_silence(interval, interval, timestamptz);
+-- What system_logs alone says goes on to be asked, under another name.
+alter function public.telemetry_silence(interval, interval, timestamptz) set schema dogwatch;
+alter function dogwatch.telemetry_silence(interval, interval, timestamptz) rename to silence_of_logs;
 
 create function public.telemetry_silence(
     p_limit     interval    default '60 seconds',
@@ -26,36 +28,9 @@ create function public.telemetry_silence(
     alive_at      timestamptz
 )
 language sql stable security definer set search_path = '' as $$
-    with recursive clock as (
+    with clock as (
         select coalesce(p_now, now()) as now,
             exists (select from dogwatch.processes) or exists (select from dogwatch.workers) as has_fleet
-    ),
-    -- The sources, by skipping through the index instead of reading it.
-    sources (source_type, source_id) as (
-        (select l.source_type, l.source_id from public.system_logs l, clock
-         where l.timestamp >= clock.now - p_look_back order by l.source_type, l.source_id limit 1)
-        union all
-        select n.source_type, n.source_id
-        from sources s cross join clock cross join lateral (
-            select l.source_type, l.source_id from public.system_logs l
-            where (l.source_type, l.source_id) > (s.source_type, s.source_id)
-                and l.timestamp >= clock.now - p_look_back
-            order by l.source_type, l.source_id limit 1) n
-    ),
-    -- What arrived lately, whatever its own time: a clock that ran ahead once hides nothing.
-    lately as (
-        select l.source_type, l.source_id, max(l.ingested_at) as ingested_at
-        from public.system_logs l, clock
-        where l.ingested_at >= clock.now - p_limit group by l.source_type, l.source_id
-    ),
-    newest as (
-        select s.source_type, s.source_id, n.timestamp, greatest(n.ingested_at, r.ingested_at) as ingested_at
-        from (select * from sources limit 10000) s
-        cross join lateral (
-            select l.timestamp, l.ingested_at from public.system_logs l
-            where l.source_type = s.source_type and l.source_id = s.source_id
-            order by l.timestamp desc limit 1) n
-        left join lately r on r.source_type = s.source_type and r.source_id = s.source_id
     ),
     -- Who is meant to write; of several starts of one source the newest.
     live as (
@@ -73,15 +48,15 @@ language sql stable security definer set search_path = '' as $$
         order by m.source_type, m.source_id, m.since desc
     ),
     joined as (
-        select coalesce(n.source_type, v.source_type) as source_type, coalesce(n.source_id, v.source_id) as source_id,
-            n.timestamp, n.ingested_at, v.since, v.alive_at,
-            greatest(n.ingested_at, v.since) as last
-        from newest n
-        full join live v on v.source_type = n.source_type and v.source_id = n.source_id
+        select coalesce(l.source_type, v.source_type) as source_type, coalesce(l.source_id, v.source_id) as source_id,
+            l.newest_row_at, l.heartbeat_at, l.silent as is_old, v.since, v.alive_at,
+            greatest(l.newest_row_at, v.since) as last
+        from dogwatch.silence_of_logs(p_limit, p_look_back, p_now) l
+        full join live v on v.source_type = l.source_type and v.source_id = l.source_id
     ),
     -- When a worker or a cycle last changed, and what has arrived from anybody who lives.
     fleet as (
-        select max(j.ingested_at) as ingested_at, coalesce(max(j.ingested_at), min(j.since)) as last,
+        select max(j.newest_row_at) as newest_row_at, coalesce(max(j.newest_row_at), min(j.since)) as last,
             greatest(
                 (select max(greatest(w.created_at, w.state_since, w.last_heartbeat)) from dogwatch.workers w, clock
                  where w.ended_at is null or w.ended_at >= clock.now - interval '30 minutes'),
@@ -89,26 +64,24 @@ language sql stable security definer set search_path = '' as $$
         from joined j where j.since is not null
         having count(*) > 0
     )
-    select j.source_type, j.source_id, j.ingested_at, clock.now - j.ingested_at, h.ingested_at,
-        clock.now - h.ingested_at,
+    select j.source_type, j.source_id, j.newest_row_at, clock.now - j.newest_row_at, j.heartbeat_at,
+        clock.now - j.heartbeat_at,
         case
-            when not clock.has_fleet then j.ingested_at <= clock.now - p_limit
-            else j.since is not null and j.last <= clock.now - p_limit and j.alive_at - j.last >= p_limit / 2
+            when clock.has_fleet then
+                j.since is not null and j.last <= clock.now - p_limit and j.alive_at - j.last >= p_limit / 2
+            else j.is_old
         end,
         j.alive_at
     from joined j cross join clock
-    left join lateral (
-        select l.ingested_at from public.system_logs l
-        where l.source_type = j.source_type and l.source_id = j.source_id
-            and l.timestamp >= j.timestamp - interval '10 minutes' and l.message = 'telemetry heartbeat'
-        order by l.timestamp desc limit 1) h on true
     union all
-    select 'fleet', '*', f.ingested_at, clock.now - f.ingested_at, null, null,
+    select 'fleet', '*', f.newest_row_at, clock.now - f.newest_row_at, null, null,
         coalesce(f.last <= clock.now - p_limit and f.changed_at - f.last >= p_limit / 2, false), f.changed_at
     from fleet f cross join clock
     order by 3 desc nulls last, 1, 2
 $$;
 
+-- Only the function above asks it.
+revoke all on function dogwatch.silence_of_logs(interval, interval, timestamptz) from public;
 revoke all on function public.telemetry_silence(interval, interval, timestamptz) from public;
 do $$
 declare

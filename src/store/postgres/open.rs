@@ -147,7 +147,8 @@ pub(super) async fn is_pooled_by_transaction(address: &Address) -> std::result::
             break;
         }
     }
-    is_shared |= pid(&mut first, SESSION).await? != own;
+    // Where the others have all there is, a pooler would let this one wait.
+    is_shared = is_shared || pid(&mut first, SESSION).await? != own;
     for mut other in others {
         other.execute(sqlx::raw_sql("rollback")).await?;
         let _ = sqlx::Connection::close(other).await;

@@ -72,7 +72,11 @@ fn shape(value: &Value, at: &str, into: &mut BTreeSet<String>) {
 fn holds(said: &Said, exporter: &str) {
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!(said.out.lines().count(), 1, "{said:?}");
-    assert_eq!(said.err, "", "nothing but the line");
+    // In Postgres a look at a locked table takes its time, so that the recorder's own watchdog, which
+    // speaks after 8 s, is heard before the lock is let go.
+    let is_own_voice =
+        |line: &str| exporter == "postgres" && line.starts_with("dogwatch telemetry: exporter database");
+    assert!(said.err.lines().all(is_own_voice), "nothing but the line: {said:?}");
     let verdict: Value = serde_json::from_str(&said.out).unwrap();
     let mut found = BTreeSet::new();
     shape(&verdict, "", &mut found);

@@ -112,12 +112,7 @@ fn under_supabase_its_history_and_roles_are_used() {
     let (database, other) = (cluster.database(), cluster.database());
     for database in [&database, &other] {
         database.make_supabase_roles();
-        database.run(
-            "create schema supabase_migrations;
-             create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text);
-             grant all on schema supabase_migrations to postgres;
-             grant all on all tables in schema supabase_migrations to postgres",
-        );
+        database.make_supabase_history();
     }
     // `postgres` is no superuser there.
     assert_eq!(migrate_as(&database.url_of("postgres"), Mode::Apply).unwrap().applied, names());

@@ -60,12 +60,7 @@ fn under_supabase_the_whole_fleet_goes_into_the_projects_history_and_works() {
     let cluster = Cluster::start(Durability::Relaxed);
     let database = cluster.database();
     database.make_supabase_roles();
-    database.run(
-        "create schema supabase_migrations;
-         create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text);
-         grant all on schema supabase_migrations to postgres;
-         grant all on all tables in schema supabase_migrations to postgres",
-    );
+    database.make_supabase_history();
     let fleet = Fleet::unmigrated(database);
     let url = fleet.database.url_of("postgres");
     let run = |words: &[&str]| {

@@ -151,8 +151,12 @@ fn a_leader_stopped_past_its_lease_in_the_middle_of_a_spawn_doubles_nothing_when
     processes[standby].1.says("another orchestrator leads: standby");
     let (mut in_the_middle, mut submitted) = (0, 0);
     while in_the_middle < rounds {
-        let leads = leader(&fleet);
-        let Some((_, process)) = processes.iter().find(|(name, _)| *name == leads) else { continue };
+        let mut leads = String::new();
+        until("somebody to lead", || {
+            leads = leader(&fleet);
+            !leads.is_empty()
+        });
+        let (_, process) = processes.iter().find(|(name, _)| *name == leads).unwrap();
         submitted += TASKS;
         assert!(submitted < 20 * TASKS * rounds as u64, "{in_the_middle} spawns were met in their middle");
         if stop_in_the_middle_of_a_spawn(&fleet, process) {
