@@ -22,6 +22,11 @@ pub fn rejected(exporter: &'static str, records: u64) {
     }
 }
 
+/// Records that were accepted and are not there any more: dropped at the cap, damaged, or gone.
+pub fn missed(exporter: &'static str, cause: &'static str, records: u64) {
+    counter!(catalogue::RECORDS_DROPPED.name, "exporter" => exporter, "reason" => cause).increment(records);
+}
+
 /// Records of a dead process that were dropped, because that slot has no exporter any more.
 pub fn removed(slot: &str, records: u64) {
     counter!(catalogue::RECORDS_DROPPED.name, "exporter" => slot.to_owned(), "reason" => "exporter_removed")

@@ -14,6 +14,8 @@ pub(super) struct FolderFeed {
     /// Nobody writes to it any more.
     is_adopted: bool,
     drained: bool,
+    /// What of the cursor's losses was told, in the order of [`missed_of`].
+    told: [u64; 3],
     fuse: Fuse,
 }
 
@@ -27,7 +29,8 @@ impl FolderFeed {
     ) -> Result<FolderFeed, SpoolError> {
         let cursor = Cursor::open(folder, slot)?;
         let (folder, slot) = (folder.clone(), slot.to_owned());
-        Ok(FolderFeed { cursor, folder, slot, is_adopted, drained: false, fuse })
+        let told = missed_of(cursor.state()).map(|(_, records)| records);
+        Ok(FolderFeed { cursor, folder, slot, is_adopted, drained: false, told, fuse })
     }
 }
 
@@ -58,9 +61,21 @@ impl Feed for FolderFeed {
         Pending { records: pending.records, oldest_unix_micros: pending.oldest_unix_micros }
     }
 
+    fn missed(&mut self) -> Vec<(&'static str, u64)> {
+        let all = missed_of(self.cursor.state());
+        let told = std::mem::replace(&mut self.told, all.map(|(_, records)| records));
+        let since = all.into_iter().zip(told).map(|((cause, records), told)| (cause, records.saturating_sub(told)));
+        since.filter(|(_, records)| *records > 0).collect()
+    }
+
     fn is_finished(&self) -> bool {
         self.is_adopted && self.drained
     }
+}
+
+/// What a cursor did not find, by cause, in the words of the ledger.
+fn missed_of(state: &State) -> [(&'static str, u64); 3] {
+    [("evicted", state.evicted), ("corrupt", state.corrupt), ("absent", state.absent)]
 }
 
 /// What the slot's cursor in this folder remembers; None where it has none.

@@ -6,7 +6,9 @@
 //!
 //! - **push** never blocks, never allocates, takes no lock and makes no system call. (It writes to
 //!   memory that a file backs: where the kernel must read an evicted page back first, it waits for
-//!   that as any access to memory does under such pressure.) The 64-bit position that it reserves
+//!   that as any access to memory does under such pressure; and where the disk below the file does
+//!   not answer, the first store to a page that was written back may wait for it. In shared memory
+//!   it does neither.) The 64-bit position that it reserves
 //!   is the record's sequence number: unique, rising, never reused in a boot. Above 90 % full DEBUG
 //!   and INFO are refused; every refusal is counted in the file by reason and level ([`Refused`]).
 //! - **read, then release**: the consumer gets published entries in order, and gives the room back
@@ -33,7 +35,7 @@ mod recover;
 mod refused;
 mod spans;
 #[cfg(test)]
-mod tests;
+pub(in crate::telemetry) mod tests;
 mod word;
 
 use std::ops::RangeInclusive;

@@ -29,6 +29,9 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 pub const METADATA_BYTES_MAX: usize = 256 << 10;
 /// Longest source_type, source_id and worker_id, bytes: they stand in indexes.
 pub const NAME_BYTES_MAX: usize = 256;
+/// Most events of a span in its row, the first: OpenTelemetry's own limit. An empty one is two bytes of
+/// payload and some hundred as JSON.
+pub const SPAN_EVENTS_MAX: usize = 128;
 /// The key in metadata under which it says what was changed to make the record fit.
 pub const NOTES: &str = "row_notes";
 
@@ -142,7 +145,12 @@ fn from_span(stored: &Stored, span: Span) -> Row {
         metadata.insert("status_message".into(), Value::String(status.message));
     }
     if !span.events.is_empty() {
-        metadata.insert("events".into(), Value::Array(span.events.into_iter().map(otlp::event).collect()));
+        let left_out = span.events.len().saturating_sub(SPAN_EVENTS_MAX);
+        let events = span.events.into_iter().take(SPAN_EVENTS_MAX).map(otlp::event);
+        metadata.insert("events".into(), Value::Array(events.collect()));
+        if left_out > 0 {
+            metadata.insert("events_left_out".into(), json!(left_out));
+        }
     }
     metadata.insert("attributes".into(), Value::Object(attributes));
     let trace = (otlp::hex_id(&span.trace_id, 16), otlp::hex_id(&span.span_id, 8));

@@ -219,6 +219,7 @@ impl Shipper {
                 Served::Nothing => {}
                 Served::NotBefore(at) => wait = Some(wait.map_or(at, |other: Duration| other.min(at))),
                 Served::Gone => {
+                    self.count_missed();
                     self.feeds.remove(self.turn);
                     continue;
                 }
@@ -354,12 +355,20 @@ impl Shipper {
 
     fn publish(&mut self, moment: Moment) {
         self.publish_at = moment.now.saturating_add(PENDING_EVERY);
+        self.count_missed();
         let pending = self.pending();
         self.standing.change(|facts| facts.pending = pending);
         let facts = self.standing.facts();
         let age = pending.oldest_unix_micros.map(|micros| clock::age(moment.wall, clock::from_micros(micros)));
         counters::pending(self.exporter.name(), pending.records, age.unwrap_or_default());
         counters::blocked(self.exporter.name(), matches!(facts.state, State::Blocked { .. }));
+    }
+
+    fn count_missed(&mut self) {
+        for (cause, records) in self.feeds.iter_mut().flat_map(|slot| slot.feed.missed()) {
+            counters::missed(self.exporter.name(), cause, records);
+            self.standing.change(|facts| facts.dropped += records);
+        }
     }
 }
 

@@ -258,7 +258,7 @@ impl Spooler {
         hand.writer.set_adopted(self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone());
         hand.writer.keep_room()?;
         self.low.store(hand.writer.is_low_on_room(), Ordering::Relaxed);
-        metrics::gauge!(crate::catalogue::SPOOL_BYTES.name).set(hand.writer.bytes() as f64);
+        self.standing.has_spooled(hand.writer.bytes());
         Ok(())
     }
 
@@ -266,8 +266,7 @@ impl Spooler {
     fn sync(&self, hand: &mut Hand) -> Result<(), SpoolError> {
         let before = clock::monotonic();
         let through = hand.writer.sync()?;
-        let took = clock::monotonic().saturating_sub(before);
-        metrics::histogram!(crate::catalogue::FSYNC_DURATION.name).record(took.as_secs_f64());
+        self.standing.has_synced(clock::monotonic().saturating_sub(before));
         if hand.consumer.release() {
             if let Some(through) = through {
                 self.durable.fetch_max(through, Ordering::AcqRel);

@@ -6,7 +6,10 @@ mod faults;
 mod full;
 mod hanging;
 mod hung;
+#[cfg(feature = "full")]
+mod metrics;
 mod otlp;
+pub(in crate::telemetry) mod payloads;
 mod rig;
 mod shutdown;
 mod threads;

@@ -6,12 +6,11 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::Unit;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_util::layers::{Fanout, FanoutBuilder};
 
 use super::otel::Push;
-use crate::catalogue::{ALL, Kind};
+use crate::catalogue;
 use crate::gateway::RenderMetrics;
 use crate::supervise::Intensity;
 use crate::supervise::task::Group;
@@ -47,7 +46,7 @@ pub(in crate::cli) fn metrics(push: Option<Push>) -> anyhow::Result<Metrics> {
             None
         }
     };
-    describe();
+    catalogue::describe();
     let shown = page.clone();
     Ok(Metrics { render: Arc::new(move || shown.render()), page, push })
 }
@@ -89,21 +88,6 @@ impl Metrics {
                 }
             }
         });
-    }
-}
-
-fn describe() {
-    for metric in ALL {
-        let unit = match metric.unit {
-            "s" => Unit::Seconds,
-            "By" => Unit::Bytes,
-            _ => Unit::Count,
-        };
-        match metric.kind {
-            Kind::Counter => metrics::describe_counter!(metric.name, unit, metric.help.trim()),
-            Kind::Gauge => metrics::describe_gauge!(metric.name, unit, metric.help.trim()),
-            Kind::Histogram => metrics::describe_histogram!(metric.name, unit, metric.help.trim()),
-        }
     }
 }
 

@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::telemetry::ring::{Ring, RingConfig};
 use crate::telemetry::spool::disk::RealDisk;
 use crate::telemetry::spool::disk::faulty::{FaultyDisk, Op};
 use crate::telemetry::spool::{Cursor, Tally, verify};
+use crate::telemetry::tests::payloads::any_payload;
 
 const BOOT: Uuid = Uuid::from_u128(0x0f0e_0d0c_0b0a_4908_8706_0504_0302_0100);
 /// Spans: open at the kill; ended, with its record in the ring only; ended, with it in the spool.
@@ -111,4 +114,44 @@ fn an_open_span_is_told_once_and_an_ended_one_never_however_often_adoption_is_cu
     }
     assert!(cut >= 8, "{cut} take-overs were cut short");
     println!("{cut} take-overs cut short, each span once");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// What a dead process left as spans, records and sources may be any bytes, in its ring and in its
+    /// spool: its folder is taken over, and each record is there for a shipper.
+    #[test]
+    fn a_dead_process_is_taken_over_whatever_its_payloads_are(
+        entries in prop::collection::vec((1_u8..=3, any_payload(), any::<bool>()), 1..12)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::create(dir.path(), BOOT, Arc::new(RealDisk)).unwrap();
+        let config = RingConfig { capacity_bytes: 1 << 20, boot: BOOT, kernel_boot: kernel_boot() };
+        let ring = Ring::create(folder.path(), &config).unwrap();
+        ring.open_span(&open_span(OPEN[0])).unwrap();
+        let mut writer = Writer::open(&folder, SpoolConfig::default()).unwrap();
+        let mut is_spooled = true;
+        let mut records = 0;
+        for (kind, payload, goes_on) in entries {
+            let kind = Kind::from_u8(kind).unwrap();
+            let seq = ring.push(kind, Level::Info, 0, &payload).unwrap();
+            records += usize::from(kind != Kind::Source);
+            is_spooled &= goes_on;
+            if is_spooled {
+                writer.append(seq, kind, Level::Info, 0, &payload).unwrap();
+            }
+        }
+        writer.sync().unwrap();
+        drop((writer, ring, folder));
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let (adopted, troubles) = adopt_all(dir.path(), &disk, SpoolConfig::default(), crate::clock::now());
+        prop_assert_eq!(troubles, [""; 0]);
+        let mut cursor = Cursor::open(&adopted[0].folder, "database").unwrap();
+        let batch = cursor.next_batch(100, usize::MAX).unwrap();
+        // The open span is there as interrupted, unless one of the payloads says that it had ended.
+        let interrupted = usize::try_from(adopted[0].interrupted).unwrap();
+        prop_assert_eq!(batch.len(), records + interrupted);
+        prop_assert!(interrupted <= 1);
+    }
 }

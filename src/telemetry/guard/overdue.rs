@@ -61,6 +61,7 @@ mod tests {
             delivered,
             rejected: 0,
             quarantined: 0,
+            dropped: 0,
             retries: 0,
             delivered_at: None,
             newest_seq: None,

@@ -82,7 +82,7 @@ impl Guard {
             lost_aside: counters.lost_aside(),
             trouble: self.standing.trouble(),
             keeping: self.keeping.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            fallback: self.standing.switches() % 2 == 1,
+            fallback: self.standing.is_on_stdout(),
             spool_low: self.recorder.is_spool_low(),
             threads: own.into_iter().chain(stand_in).chain(shippers).map(ThreadStatus::of).collect(),
             exporters: self.slots.iter().map(|slot| (slot.name, slot.handle.standing().facts())).collect(),

@@ -28,7 +28,7 @@ impl Voice {
     }
 
     /// When this returns nothing more is said.
-    pub(super) fn fall_silent(&self) {
+    pub(in crate::telemetry) fn fall_silent(&self) {
         *self.is_silent.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 

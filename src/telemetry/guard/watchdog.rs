@@ -6,6 +6,7 @@
 //! spooler or keeper without a beat for its limit is fenced and replaced. What it has told outlives
 //! a panic of its own.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,7 +27,7 @@ use crate::supervise::{Intensity, Pulse};
 use crate::telemetry::quiet::quiet;
 use crate::telemetry::record::Level;
 use crate::telemetry::recorder::NewRecord;
-use crate::telemetry::ring::Aside;
+use crate::telemetry::ring::{Aside, Counters};
 use crate::telemetry::shipper::State;
 use crate::telemetry::spooler::{self, Absence, Spooler};
 use crate::telemetry::wiring::Fuse;
@@ -137,7 +138,7 @@ impl View {
             if now >= memory.beat_at && !last {
                 memory.sequence += 1;
                 memory.beat_at = now.saturating_add(self.heartbeat_every);
-                self.heartbeat(memory.sequence);
+                self.heartbeat(memory.sequence, pulse);
             }
             let trouble = self.standing.trouble();
             memory.told.switches(&self.voice, self.standing.switches(), trouble.as_deref());
@@ -228,10 +229,15 @@ impl View {
         say
     }
 
-    fn heartbeat(&self, sequence: u64) {
+    /// The current values of the recorder's own metrics: where no page can be read, as of a worker
+    /// behind a NAT, they are in the rows.
+    fn heartbeat(&self, sequence: u64, own: &Pulse) {
         let ring = self.voice.recorder().ring();
         let counters = ring.counters();
         let exporters: Vec<Value> = self.slots.iter().map(exporter).collect();
+        let restarts: BTreeMap<&str, u64> =
+            self.pulses(own).map(|pulse| (pulse.name(), pulse.restarts())).collect();
+        let given_up: Vec<&str> = self.pulses(own).filter(|pulse| pulse.is_given_up()).map(Pulse::name).collect();
         let pairs = [
             ("sequence", json!(sequence)),
             ("pid", json!(std::process::id())),
@@ -239,11 +245,16 @@ impl View {
             ("ring_capacity_bytes", json!(ring.capacity_bytes())),
             ("ring_backing", json!(ring.backing().word())),
             ("ring_promise", json!(ring.backing().to_string())),
+            ("accepted", json!(self.accepted(&counters))),
             ("refused", json!(counters.refused_total())),
-            ("half_written", json!(counters.half_written)),
+            ("half_written", json!(self.half_written(&counters))),
             ("lost", json!(counters.refused_total() + counters.half_written + counters.lost_aside())),
             ("spool_low", json!(self.voice.recorder().is_spool_low())),
-            ("spooler_restarts", json!(self.spooler.pulse().restarts())),
+            ("spool_bytes", json!(self.standing.spool_bytes())),
+            ("longest_sync_ms", json!(self.standing.longest_sync().as_secs_f64() * 1_000.0)),
+            ("fallback", json!(self.standing.is_on_stdout())),
+            ("restarts", json!(restarts)),
+            ("given_up", json!(given_up)),
             ("exporters", json!(exporters)),
         ];
         let attributes: Vec<(&str, &Value)> = pairs.iter().map(|(key, value)| (*key, value)).collect();
@@ -270,10 +281,8 @@ impl View {
         metrics::gauge!(catalogue::RING_DEPTH.name).set(ring.depth_bytes() as f64);
         metrics::gauge!(catalogue::RING_CAPACITY.name).set(ring.capacity_bytes() as f64);
         let counters = ring.counters();
-        let records = counters.accepted().saturating_sub(self.voice.recorder().sources_count());
-        metrics::counter!(catalogue::RECORDS_ACCEPTED.name).absolute(records);
-        let half_written = counters.half_written + self.half_written.load(Ordering::Relaxed);
-        metrics::counter!(catalogue::RING_HALF_WRITTEN.name).absolute(half_written);
+        metrics::counter!(catalogue::RECORDS_ACCEPTED.name).absolute(self.accepted(&counters));
+        metrics::counter!(catalogue::RING_HALF_WRITTEN.name).absolute(self.half_written(&counters));
         for (reason, by_level) in crate::telemetry::ring::Refused::COUNTED.iter().zip(&counters.refused) {
             for (level, count) in Level::ALL.iter().zip(by_level) {
                 metrics::counter!(
@@ -282,7 +291,7 @@ impl View {
                 .absolute(*count);
             }
         }
-        let active = self.standing.switches() % 2 == 1;
+        let active = self.standing.is_on_stdout();
         metrics::gauge!(catalogue::FALLBACK_ACTIVE.name).set(f64::from(u8::from(active)));
         for aside in Aside::LOST {
             metrics::counter!(catalogue::RECORDS_DROPPED.name, "exporter" => "all", "reason" => aside.word())
@@ -295,6 +304,23 @@ impl View {
             metrics::gauge!(catalogue::THREAD_GIVEN_UP.name, "thread" => thread)
                 .set(f64::from(u8::from(pulse.is_given_up())));
         }
+    }
+
+    /// Records that were accepted and have left the ring.
+    fn accepted(&self, counters: &Counters) -> u64 {
+        counters.accepted().saturating_sub(self.voice.recorder().sources_count())
+    }
+
+    /// Entries that were half written, here and in the rings of dead processes.
+    fn half_written(&self, counters: &Counters) -> u64 {
+        counters.half_written + self.half_written.load(Ordering::Relaxed)
+    }
+
+    /// All threads.
+    fn pulses<'a>(&'a self, own: &'a Pulse) -> impl Iterator<Item = &'a Pulse> {
+        let shippers = self.slots.iter().map(|slot| slot.handle.pulse());
+        let stand_in = self.stand_in.child.get().map(Child::pulse);
+        [self.spooler.pulse(), self.keeper.pulse(), own].into_iter().chain(stand_in).chain(shippers)
     }
 }
 
@@ -319,13 +345,18 @@ fn look_at(
 
 fn exporter(slot: &Slot) -> Value {
     let facts = slot.handle.standing().facts();
+    let oldest = facts.pending.oldest_unix_micros.map(|at| clock::age(clock::now(), clock::from_micros(at)));
     json!({
         "slot": slot.name,
+        "exporter": facts.exporter,
         "state": state(&facts.state),
         "delivered": facts.delivered,
         "pending": facts.pending.records,
         "rejected": facts.rejected,
         "quarantined": facts.quarantined,
+        "dropped": facts.dropped,
+        "retries": facts.retries,
+        "oldest_pending_s": oldest.map_or(0.0, |age| age.as_secs_f64()),
         "last_error": facts.last_error.map(|(_, text)| text),
     })
 }

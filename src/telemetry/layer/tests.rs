@@ -1,5 +1,7 @@
 //! Events and spans as a host makes them, read back from the spool on disk.
 
+mod moments;
+
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;

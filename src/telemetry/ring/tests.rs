@@ -268,23 +268,28 @@ fn a_producer_that_publishes_in_time_is_not_passed_over() {
     assert_eq!(drain(&mut consumer)[0].payload, b"late");
 }
 
-#[test]
+/// Whether `work` says so in a forked child. It allocates nothing and takes no lock.
 #[expect(unsafe_code, reason = "a closure that runs between fork and exec is the way to be a forked child")]
+pub(in crate::telemetry) fn holds_in_a_forked_child(work: impl Fn() -> bool + Send + Sync + 'static) -> bool {
+    let mut command = Command::new("/bin/true");
+    // SAFETY: the closure allocates nothing and takes no lock.
+    let command = unsafe {
+        command.pre_exec(move || if work() { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) })
+    };
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
 fn a_forked_child_is_refused_and_its_parent_goes_on() {
     let (_dir, ring) = ring(SMALL);
     log(&ring, b"before").unwrap();
     let in_child = ring.clone();
-    let mut command = Command::new("/bin/true");
-    // SAFETY: the closure allocates nothing and takes no lock.
-    let command = unsafe {
-        command.pre_exec(move || {
-            let refused = log(&in_child, b"child") == Err(Refused::Forked);
-            let alone = in_child.consumer().is_none();
-            in_child.close();
-            if refused && alone { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
-        })
-    };
-    assert!(command.status().unwrap().success());
+    assert!(holds_in_a_forked_child(move || {
+        let refused = log(&in_child, b"child") == Err(Refused::Forked);
+        let alone = in_child.consumer().is_none();
+        in_child.close();
+        refused && alone
+    }));
     log(&ring, b"after").unwrap();
     let mut consumer = ring.consumer().unwrap();
     let payloads: Vec<_> = drain(&mut consumer).into_iter().map(|entry| entry.payload).collect();

@@ -28,6 +28,12 @@ pub trait Feed: Send {
     /// What is behind the cursor.
     fn pending(&mut self) -> Pending;
 
+    /// Records that the cursor has passed since this was last asked because they are not there any
+    /// more, by cause.
+    fn missed(&mut self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// Whether nothing will ever come any more (an adopted folder that is empty): the feed is
     /// dropped then.
     fn is_finished(&self) -> bool {

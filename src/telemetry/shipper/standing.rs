@@ -53,6 +53,8 @@ pub struct Facts {
     pub rejected: u64,
     /// Records set aside.
     pub quarantined: u64,
+    /// Records that were not there any more when their turn came.
+    pub dropped: u64,
     /// Exports that were not taken and are tried again.
     pub retries: u64,
     /// When a batch last arrived.
@@ -80,6 +82,7 @@ impl Standing {
             delivered: 0,
             rejected: 0,
             quarantined: 0,
+            dropped: 0,
             retries: 0,
             delivered_at: None,
             newest_seq: None,

@@ -36,6 +36,7 @@ impl Spooler {
             let mut fallback: Option<Fallback<'_>> = None;
             while pulse.generation() == generation && !self.standing.is_stopping() {
                 pulse.beat();
+                self.fuse.at("stand-in");
                 match self.standing.absence() {
                     None => {
                         fallback = None;

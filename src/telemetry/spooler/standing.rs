@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::fallback::Spent;
+use crate::catalogue;
 
 /// Why the spooler does not look after the ring itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(in crate::telemetry) struct Standing {
     stop_by: AtomicU64,
     /// Switches to stdout and back: odd while records go there.
     switches: AtomicU64,
+    spool_bytes: AtomicU64,
+    longest_sync_micros: AtomicU64,
     /// What stdout has taken in this second.
     pub(super) spent: Mutex<Spent>,
 }
@@ -60,6 +63,32 @@ impl Standing {
     /// How often records were switched to stdout and back: odd while they go there.
     pub(in crate::telemetry) fn switches(&self) -> u64 {
         self.switches.load(Ordering::Acquire)
+    }
+
+    /// Bytes of segments on disk, when that was last looked at.
+    pub(in crate::telemetry) fn spool_bytes(&self) -> u64 {
+        self.spool_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The longest fdatasync that has ended since this was last asked.
+    pub(in crate::telemetry) fn longest_sync(&self) -> Duration {
+        Duration::from_micros(self.longest_sync_micros.swap(0, Ordering::Relaxed))
+    }
+
+    pub(super) fn has_spooled(&self, bytes: u64) {
+        self.spool_bytes.store(bytes, Ordering::Relaxed);
+        metrics::gauge!(catalogue::SPOOL_BYTES.name).set(bytes as f64);
+    }
+
+    pub(super) fn has_synced(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.longest_sync_micros.fetch_max(micros, Ordering::Relaxed);
+        metrics::histogram!(catalogue::FSYNC_DURATION.name).record(took.as_secs_f64());
+    }
+
+    /// Whether records go to stdout.
+    pub(in crate::telemetry) fn is_on_stdout(&self) -> bool {
+        self.switches() % 2 == 1
     }
 
     /// The spooler is to end: when all is durable, else at `deadline` (monotonic). It outlives a

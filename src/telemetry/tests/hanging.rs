@@ -38,6 +38,11 @@ impl HangingDisk {
         self.gate.open();
     }
 
+    /// As many as were asked for have come.
+    pub(super) fn holds_all(&self) -> bool {
+        self.plan.lock().unwrap().is_some_and(|(_, left)| left == 0)
+    }
+
     /// A call of that kind; `All` is one of no other kind.
     fn at(&self, call: Calls) {
         let mut plan = self.plan.lock().unwrap();

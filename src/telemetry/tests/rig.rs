@@ -68,6 +68,8 @@ pub(super) enum Mode {
     Slow,
     /// Refuses every batch with this text in it.
     Poison(&'static str),
+    /// Takes every batch, but for the records with this text.
+    Rejects(&'static str),
     /// Holds the shipper's thread, against the exporter's contract.
     Hang,
 }
@@ -112,27 +114,32 @@ impl Exporter for Far {
     fn export(&mut self, batch: &[Stored], _now: Time, _deadline: Duration) -> Result<Exported, ExportError> {
         let mode = self.0.lock().unwrap().0.clone();
         let rows: Vec<Row> = batch.iter().map(|stored| Row::from_stored(stored).unwrap()).collect();
-        match mode {
+        match &mode {
             Mode::Up => {}
             Mode::Down => return Err(ExportError::retry("down")),
             Mode::Blocked => {
                 return Err(ExportError::Blocked { detail: "401".into(), remedy: "a key".into() });
             }
             Mode::Slow => pause(50),
-            Mode::Poison(text) if rows.iter().any(|row| row.message == text) => {
+            Mode::Poison(text) if rows.iter().any(|row| row.message == *text) => {
                 return Err(ExportError::Refused { detail: "poison".into() });
             }
-            Mode::Poison(_) => {}
+            Mode::Poison(_) | Mode::Rejects(_) => {}
             Mode::Hang => self.1.pass(),
         }
         let mut state = self.0.lock().unwrap();
+        let mut rejected = 0;
         for (stored, row) in batch.iter().zip(rows) {
+            if matches!(mode, Mode::Rejects(text) if row.message == text) {
+                rejected += 1;
+                continue;
+            }
             let arrived = Arrived { boot: stored.boot, seq: stored.seq, row };
             if !state.1.iter().any(|old| (old.boot, old.seq) == (stored.boot, stored.seq)) {
                 state.1.push(arrived);
             }
         }
-        Ok(Exported { delivered: batch.len() as u64, rejected: 0 })
+        Ok(Exported { delivered: batch.len() as u64 - rejected, rejected })
     }
 }
 
@@ -169,6 +176,7 @@ pub(super) struct Rig {
     pub(super) intensity: Intensity,
     pub(super) stall_limit: Duration,
     pub(super) export_deadline: Duration,
+    pub(super) heartbeat_every: Duration,
     pub(super) ring_bytes: u64,
     pub(super) cap_bytes: u64,
     pub(super) segment_bytes: u64,
@@ -189,6 +197,7 @@ impl Rig {
             intensity: Intensity { backoff, ..Intensity::default() },
             stall_limit: LIMIT,
             export_deadline: LIMIT,
+            heartbeat_every: Duration::from_secs(3_600),
             ring_bytes: 1 << 20,
             cap_bytes: 64 << 20,
             segment_bytes: 64 << 10,
@@ -205,6 +214,11 @@ impl Rig {
         self.hanging.let_go();
     }
 
+    /// As many calls as were asked for hang.
+    pub(super) fn holds_all(&self) -> bool {
+        self.hanging.holds_all()
+    }
+
     pub(super) fn start(&mut self) -> Guard {
         let config = Config {
             spool_dir: self.dir.path().to_owned(),
@@ -216,7 +230,7 @@ impl Rig {
             segment_bytes: 8 << 20,
             otlp: None,
             sync_every: Duration::from_millis(5),
-            heartbeat_every: Duration::from_secs(3_600),
+            heartbeat_every: self.heartbeat_every,
             database: None,
             stdout: false,
             adopt: Adopt::All,

@@ -74,7 +74,8 @@ impl Recorders {
             counts.sum::<u64>()
         };
         let own = number("lost").and_then(|lost| u64::try_from(lost).ok()).unwrap_or(0);
-        let lost = own + of_exporters("rejected") + of_exporters("quarantined");
+        let of_delivery = ["rejected", "quarantined", "dropped"].map(of_exporters);
+        let lost = own + of_delivery.into_iter().sum::<u64>();
         let pid = number("pid");
         let before = self.newest.get(&source).filter(|entry| entry.pid == pid);
         if before.is_some_and(|entry| entry.seen.at > row.ingested_at) {

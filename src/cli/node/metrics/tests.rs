@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use prost::Message as _;
 
 use super::*;
+use crate::catalogue::{ALL, Kind};
 use crate::telemetry::exporter::otlp::{Compression, Endpoint};
 use crate::telemetry::exporter::receiver::{Receiver, Reply};
 use crate::telemetry::otel_env::MetricsConfig;
@@ -93,7 +94,7 @@ fn the_page_and_the_push_agree_on_every_metric() {
     let shown = page.handle();
     let (both, push) = beside(page, Push { config, resource: Vec::new() }).unwrap();
     metrics::with_local_recorder(&both, || {
-        describe();
+        catalogue::describe();
         for (number, metric) in (1..).zip(ALL) {
             for exporter in ["otlp", "database"] {
                 let value = f64::from(number) / 8.0;

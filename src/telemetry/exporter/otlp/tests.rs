@@ -1,5 +1,6 @@
 //! The exporter against a receiver on loopback that answers, or fails to, as each test says.
 
+mod grouping;
 mod refusals;
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use crate::telemetry::spool::disk::memory::MemoryDisk;
 use crate::telemetry::spool::tests::{
     BOOT, all_delivered, append, drain, memory, payload, root, segments, seqs, small, source,
 };
-use crate::telemetry::spool::{SpoolConfig, Writer, ledger, quarantine};
+use crate::telemetry::spool::{SpoolConfig, Writer, ledger, quarantine, verify};
 
 /// A folder with source 1 and the records 1 to `last`, whose process is dead.
 fn written(last: u64, segment_bytes: u64) -> (MemoryDisk, Folder) {
@@ -21,6 +21,12 @@ fn written(last: u64, segment_bytes: u64) -> (MemoryDisk, Folder) {
     append(&mut writer, 1..=last);
     writer.sync().unwrap();
     (disk, folder)
+}
+
+/// From disk alone.
+fn the_law_holds(disk: &MemoryDisk, when: &str) {
+    let lines = verify(disk, &root()).unwrap();
+    assert!(!lines.is_empty() && lines.iter().all(|line| line.ok), "{when}: {lines:#?}");
 }
 
 fn state(folder: &Folder, slot: &str) -> State {
@@ -96,6 +102,7 @@ fn a_flipped_byte_anywhere_costs_at_most_one_record_and_is_counted() {
         let kept = quarantine::list(&disk, &root()).unwrap();
         assert_eq!(kept.is_empty(), at < segment::SEGMENT_HEADER_BYTES, "byte {at}");
         assert_eq!(cursor.pending().unwrap(), Pending::default());
+        the_law_holds(&disk, &format!("byte {at}"));
     }
 }
 
@@ -114,7 +121,7 @@ fn a_cut_anywhere_leaves_the_records_before_it_and_the_ledger_knows_how_many_are
             // The process that wrote it would know better: this is the next one.
             let root = folder.root().to_owned();
             drop(folder);
-            let folder = Folder::adopt(&root, BOOT, std::sync::Arc::new(disk)).unwrap().unwrap();
+            let folder = Folder::adopt(&root, BOOT, Arc::new(disk.clone())).unwrap().unwrap();
             drop(Writer::open(&folder, SpoolConfig::default()));
             let mut cursor = Cursor::open(&folder, "database").unwrap();
             let found = drain(&mut cursor);
@@ -126,6 +133,7 @@ fn a_cut_anywhere_leaves_the_records_before_it_and_the_ledger_knows_how_many_are
                 if ledger { 3 - found.len() as u64 } else { 0 },
                 "cut at {cut}"
             );
+            the_law_holds(&disk, &format!("cut at {cut}"));
         }
     }
 }
@@ -141,6 +149,7 @@ fn a_segment_deleted_in_the_middle_is_counted_and_the_rest_is_delivered() {
     assert_eq!(found, (1..all[1]).chain(all[2]..=60).collect::<Vec<_>>());
     assert_eq!(cursor.state().evicted, all[2] - all[1]);
     assert_eq!((cursor.state().ordinal, cursor.state().corrupt), (60, 0));
+    the_law_holds(&disk, "a segment is gone");
 }
 
 #[test]
@@ -151,6 +160,7 @@ fn a_slot_that_begins_late_counts_what_was_there_before_as_absent() {
     let mut cursor = Cursor::open(&folder, "otlp").unwrap();
     assert_eq!(drain(&mut cursor)[0], all[1]);
     assert_eq!((cursor.state().absent, cursor.state().evicted), (all[1] - 1, 0));
+    the_law_holds(&disk, "the first segment is gone");
 }
 
 #[test]
@@ -222,6 +232,7 @@ fn a_lost_cursor_delivers_all_again() {
     other.boot = uuid::Uuid::nil();
     disk.tamper(&path, |bytes| *bytes = other.encode());
     assert_eq!(drain(&mut Cursor::open(&folder, "database").unwrap()).len(), 9, "another boot's cursor");
+    the_law_holds(&disk, "the cursor was lost");
 }
 
 #[test]
@@ -269,7 +280,7 @@ fn a_cursor_from_the_future_is_taken_back_to_the_end() {
     assert_eq!(drain(&mut cursor).len(), 8, "delivered before it was durable");
     disk.crash();
 
-    let folder = Folder::adopt(&root(), BOOT, Arc::new(disk)).unwrap().unwrap();
+    let folder = Folder::adopt(&root(), BOOT, Arc::new(disk.clone())).unwrap().unwrap();
     let mut writer = Writer::open(&folder, SpoolConfig::default()).unwrap();
     let mut cursor = Cursor::open(&folder, "database").unwrap();
     assert_eq!((cursor.state().next, cursor.state().ordinal, cursor.state().total().delivered), (6, 5, 5));
@@ -277,6 +288,7 @@ fn a_cursor_from_the_future_is_taken_back_to_the_end() {
     writer.sync().unwrap();
     assert_eq!(drain(&mut cursor), [6, 7, 8, 9]);
     assert_eq!(cursor.state().ordinal, 9);
+    the_law_holds(&disk, "the cursor was from the future");
 }
 
 #[test]
