@@ -17,5 +17,6 @@ mod prometheus;
 pub(crate) mod rig;
 mod ship;
 mod silence;
+mod spool;
 mod stopped;
 mod work;
