@@ -13,8 +13,9 @@ mod fallback;
 mod stand_in;
 mod standing;
 
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -43,6 +44,8 @@ const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// Wait before the spool is opened again.
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(50), ceiling: Duration::from_secs(2), jitter: 0.0 };
 
+/// Longest wait for a step on the way to stdout to end.
+const STEP_PATIENCE: Duration = Duration::from_millis(100);
 /// Period at which the ring is looked at while the spool cannot be used.
 const FALLBACK_POLL: Duration = Duration::from_millis(10);
 
@@ -115,6 +118,10 @@ impl Spooler {
                     Some(hand) => self.work(hand, pulse, generation, &mut waiting),
                     None => Ok(false),
                 });
+                if pulse.generation() == generation {
+                    // Back from the disk, whatever that has said.
+                    self.standing.set_absence(None);
+                }
                 match outcome {
                     Ok(true) => return self.standing.end(),
                     Ok(false) | Err(SpoolError::Fenced) => attempt = 0,
@@ -163,11 +170,26 @@ impl Spooler {
     /// Opens the spool behind what is in it, and becomes the ring's consumer. None: another one
     /// lives.
     fn open(&self, replace: bool) -> Result<Option<Hand>, SpoolError> {
+        let between_steps = if replace { self.between_steps() } else { None };
         let Some(consumer) = self.consumer(replace) else { return Ok(None) };
+        drop(between_steps);
         let mut writer = Writer::open(&self.folder, self.config)?;
         writer.set_slots(&self.slots);
         self.standing.set_absence(None);
         Ok(Some(Hand { consumer, writer, unsynced_since: None, urgent: false, room_at: Duration::ZERO }))
+    }
+
+    /// Waits for the end of a step on the way to stdout: what it prints is then counted there, and not
+    /// read again. Not for long, since a write that hangs keeps the lock.
+    fn between_steps(&self) -> Option<MutexGuard<'_, dyn Write + Send>> {
+        let until = clock::monotonic().saturating_add(STEP_PATIENCE);
+        loop {
+            match self.out.try_lock() {
+                Ok(out) => return Some(out),
+                Err(_) if clock::monotonic() >= until => return None,
+                Err(_) => std::thread::yield_now(),
+            }
+        }
     }
 
     /// Works until told to stop (true), fenced (false), or the spool fails.

@@ -19,6 +19,7 @@ mod prometheus;
 pub(crate) mod rig;
 mod ship;
 mod silence;
+mod spool;
 mod stopped;
 mod supabase;
 mod work;

@@ -63,8 +63,10 @@ struct Made {
 }
 
 impl<'a> Fallback<'a> {
-    /// Becomes the ring's consumer, in place of a living one if `replace`. None: ask again.
+    /// Becomes the ring's consumer, in place of a living one if `replace`. None: ask again. Not inside
+    /// another one's step: what that one prints it also counts.
     pub(super) fn open(spooler: &'a Spooler, replace: bool) -> Option<Fallback<'a>> {
+        let _between_steps = spooler.out.try_lock().ok()?;
         let consumer = spooler.consumer(replace)?;
         // What is read from here on has no durable copy, and never gets one.
         spooler.folder.fence_writer();

@@ -94,12 +94,14 @@ pub(super) fn refused(page: &Page) {
 pub(super) fn nearly_full(page: &Page) {
     let mut rig = Rig::new();
     (rig.cap_bytes, rig.segment_bytes) = (512 << 10, 32 << 10);
-    rig.far.set(Mode::Down);
     let mut size = page.series(catalogue::SPOOL_BYTES, &[]);
     let mut evicted = page.series(catalogue::RECORDS_DROPPED, &[("exporter", "far"), ("reason", "evicted")]);
     let spool_low = |level: Level| [("reason", "spool_low"), ("level", level.word())];
     let guard = rig.start();
     let mut app = App::new(&guard);
+    app.talk(Level::Info, 10);
+    assert!(guard.flush(LIMIT) && guard.wait_delivered(|_| ()));
+    rig.far.set(Mode::Down);
     let text = "x".repeat(500);
     let warn = |app: &mut App<'_>| {
         for _ in 0..100 {
