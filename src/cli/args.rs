@@ -400,7 +400,7 @@ pub(super) struct SimulateArgs {
     /// Plays this workload (docs/traces.md) instead of seeds.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "days", "long"])]
     pub trace: Option<PathBuf>,
-    /// By these rules: ours, legacy, legacy_no_breaker or queue_delay; all of them where absent.
+    /// By these rules: ours, legacy, legacy_breaker_kept or queue_delay; all of them where absent.
     #[arg(long, value_name = "RULES", requires = "trace")]
     pub policy: Option<String>,
     /// Prints the field-like workload of that seed, as a file for --trace.

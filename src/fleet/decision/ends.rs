@@ -5,7 +5,7 @@
 //! from the later of the stage's beginning, the last movement and the start of uninterrupted writes
 //! (I8). An outcome that was decided when the worker was asked to leave stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::super::gates::Question;
@@ -34,8 +34,9 @@ pub(super) fn actions(question: &Question<'_>, live: &Live) -> Vec<Action> {
         unknown_pods: unknown_pods(live),
         slowest: slowest_starts(question),
     };
-    let mut seen = BTreeSet::new();
-    let workers = question.snapshot.workers.iter().filter(|worker| seen.insert(&worker.id));
+    let workers = &question.snapshot.workers;
+    let mut seen = HashSet::with_capacity(workers.len());
+    let workers = workers.iter().filter(|worker| seen.insert(&worker.id));
     let mut actions: Vec<Action> = workers.filter_map(|worker| judge.action(worker)).collect();
     actions.sort_by_key(|action| match action {
         Action::Adopt { .. } => 0,

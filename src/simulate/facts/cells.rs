@@ -9,6 +9,7 @@ use crate::fleet::breaker::cell::{self, State};
 use crate::fleet::cell::{Cell, Offer};
 use crate::fleet::decision::Action;
 use crate::fleet::pool;
+use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::Worker;
 use crate::simulate::faults::Fault;
 use crate::store::{CycleRecord, SpawnAnswer};
@@ -46,6 +47,8 @@ impl Cells {
         let known = self.of(worker);
         match answer {
             SpawnAnswer::Created { .. } => known.made = known.made.max(Some(worker.created_at)),
+            // That nobody could be asked is true for all cells, and a pod anywhere is its end.
+            SpawnAnswer::Rejected { refusal: Some(Refusal::Unreachable), .. } => {}
             SpawnAnswer::Rejected { .. } => {
                 let refused = worker.ended_at.map(|at| (worker.created_at, at));
                 known.refused = known.refused.max(refused);

@@ -229,6 +229,6 @@ impl State {
 
     /// The row of a process that has not ended.
     pub(super) fn running(&mut self, boot: BootId) -> Option<&mut Process> {
-        self.processes.iter_mut().find(|row| row.boot_id == boot && row.ended_at.is_none())
+        self.processes.iter_mut().rev().find(|row| row.boot_id == boot && row.ended_at.is_none())
     }
 }

@@ -218,10 +218,11 @@ fn demand() -> impl Strategy<Value = Demand> {
 
 prop_compose! {
     fn snapshot()(
-        policy in policy(),
-        workers in vec(worker(), 0..12),
+        // Boxed: the tree of a whole snapshot does not fit on a test thread's stack.
+        policy in policy().boxed(),
+        workers in vec(worker().boxed(), 0..12),
         demand in option::weighted(0.95, demand()),
-        live in option::weighted(0.9, live()),
+        live in option::weighted(0.9, live().boxed()),
     ) -> Snapshot {
         let (schema_version, name, records) = (1, "random".to_owned(), Vec::new());
         Snapshot { schema_version, name, as_of: clock::from_micros(AS_OF), policy, workers, demand, records, live }
