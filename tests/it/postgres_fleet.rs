@@ -4,5 +4,6 @@
 mod claims;
 mod commands;
 mod leaders;
+mod old_callers;
 mod operator;
 mod rig;
