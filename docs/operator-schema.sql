@@ -33,51 +33,63 @@ left join public.projects p on p.id = t.project_id
 left join public.users u on u.id = p.user_id;
 
 -- A worker takes a waiting task, or takes again what an earlier start of it had in hand: the number
--- of the attempt, or null where somebody else is at it.
+-- of the attempt, or null where somebody else is at it. (plpgsql: planned once a session.)
 create or replace function dogwatch.dw_claim(task uuid, worker text, at timestamptz) returns bigint
-language sql security definer set search_path = '' as $$
-    update public.tasks
-    set status = 'In Progress', worker_id = worker, attempts = coalesce(attempts, 0) + 1,
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    attempt bigint;
+begin
+    update public.tasks t
+    set status = 'In Progress', worker_id = worker, attempts = coalesce(t.attempts, 0) + 1,
         generation_started_at = at, updated_at = at
-    where id = (
-        select id from public.tasks
-        where id = task and (status = 'Queued' or (status = 'In Progress' and worker_id = worker))
+    where t.id = (
+        select w.id from public.tasks w
+        where w.id = task and (w.status = 'Queued' or (w.status = 'In Progress' and w.worker_id = worker))
         for update skip locked)
-    returning attempts::bigint
+    returning t.attempts::bigint into attempt;
+    return attempt;
+end
 $$;
 
 -- A task ends: Complete, Failed, or Cancelled by its owner (worker and attempt null). False: it was
 -- not this attempt's any more.
 create or replace function dogwatch.dw_finish(
     task uuid, worker text, attempt bigint, final_status text, error text, result jsonb, at timestamptz) returns boolean
-language sql security definer set search_path = '' as $$
-    with ended as (
-        update public.tasks
-        set status = final_status::public.task_status, error_message = coalesce(error, error_message),
-            output_location = coalesce(result #>> '{}', output_location), generation_processed_at = at, updated_at = at
-        where id = task and (
-            (status = 'In Progress' and worker_id = worker and attempts = attempt)
-            or (worker is null and status in ('Queued', 'In Progress')))
-        returning 1)
-    select exists (select from ended)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update public.tasks t
+    set status = final_status::public.task_status, error_message = coalesce(error, t.error_message),
+        output_location = coalesce(result #>> '{}', t.output_location), generation_processed_at = at, updated_at = at
+    where t.id = task and (
+        (t.status = 'In Progress' and t.worker_id = worker and t.attempts = attempt)
+        or (worker is null and t.status in ('Queued', 'In Progress')));
+    return found;
+end
 $$;
 
 -- A task leaves its worker's hands and waits again. False: it was not this attempt's any more.
 create or replace function dogwatch.dw_requeue(
     task uuid, worker text, attempt bigint, error text, at timestamptz) returns boolean
-language sql security definer set search_path = '' as $$
-    with queued as (
-        update public.tasks
-        set status = 'Queued', error_message = coalesce(error, error_message), worker_id = null,
-            generation_started_at = null, updated_at = at
-        where id = task and status = 'In Progress' and worker_id = worker and attempts = attempt
-        returning 1)
-    select exists (select from queued)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update public.tasks t
+    set status = 'Queued', error_message = coalesce(error, t.error_message), worker_id = null,
+        generation_started_at = null, updated_at = at
+    where t.id = task and t.status = 'In Progress' and t.worker_id = worker and t.attempts = attempt;
+    return found;
+end
 $$;
 
--- What a claim, a limit and a cycle look for.
-create index dw_tasks_queued on public.tasks (created_at, id) where dogwatch.task_word(status) = 'Queued';
-create index dw_tasks_in_hand on public.tasks (worker_id) where dogwatch.task_word(status) = 'In Progress';
+-- What a claim, a limit and a cycle look for: the queue, the queue of one user, what is in hand.
+create index if not exists dw_tasks_queued on public.tasks (created_at, id)
+    where dogwatch.task_word(status) = 'Queued';
+create index if not exists dw_tasks_queued_of_project on public.tasks (project_id, created_at, id)
+    where dogwatch.task_word(status) = 'Queued';
+create index if not exists dw_tasks_in_hand on public.tasks (worker_id)
+    where dogwatch.task_word(status) = 'In Progress';
+create index if not exists dw_tasks_in_hand_of_project on public.tasks (project_id)
+    where dogwatch.task_word(status) = 'In Progress';
+create index if not exists dw_projects_of_user on public.projects ((user_id::text));
 
 do $$
 begin

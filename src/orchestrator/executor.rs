@@ -87,8 +87,11 @@ impl<'a> Executor<'a> {
         let (mut intents, tokens) = intents(actions);
         intents.extend(hold_old(&record.snapshot));
         let database = |doing, source| CycleError::Database { doing, age_seconds: 0, source };
-        let commit = self.scene.store.commit_cycle(self.lease, record, &intents).await;
-        let decision = commit.map_err(|source| database("write the decision", source))?;
+        let commit = self.scene.store.commit_cycle(self.lease, record, &intents);
+        let decision = commit
+            .instrument(tracing::info_span!("commit"))
+            .await
+            .map_err(|source| database("write the decision", source))?;
         reconciler::tidy(self, actions).await;
         // Collected by a loop: the compiler cannot see that a mapped iterator's futures are Send.
         let mut all = Vec::with_capacity(actions.len());

@@ -7,6 +7,7 @@ mod doctor;
 mod door;
 mod imports;
 mod leaders;
+mod old_callers;
 mod operator;
 mod outage;
 mod pooler;

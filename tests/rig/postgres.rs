@@ -175,6 +175,28 @@ impl Cluster {
         fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n").unwrap();
     }
 
+    /// Runs a statement: the plans of it and of all that it calls, as they were carried out.
+    pub(crate) fn plans(&self, database: &Database, sql: &str) -> String {
+        let session = database.ask(&format!(
+            "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on; \
+             set auto_explain.log_analyze = on; select pg_backend_pid(); {sql}"
+        ));
+        let session = format!("[{}]", session.lines().next().unwrap_or_default());
+        let mut plans = String::new();
+        let mut is_ours = false;
+        for line in self.log().lines() {
+            if !line.starts_with('\t') {
+                is_ours = line.contains(&session);
+            }
+            if is_ours {
+                plans.push_str(line);
+                plans.push('\n');
+            }
+        }
+        assert!(plans.contains("Query Text"), "no plan of {session}: {plans}");
+        plans
+    }
+
     /// What the server wrote.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()

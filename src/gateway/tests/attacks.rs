@@ -36,10 +36,11 @@ async fn anon_has_its_functions_and_nothing_else() {
     );
     assert_eq!(owners, "f", "no function that anon may call runs as a superuser");
     let bare = database.ask(
-        "select count(*) from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosecdef
-           and not coalesce(p.proconfig, '{}') @> '{\"search_path=\\\"\\\"\"}'",
+        "select count(*) from pg_proc p
+         where p.pronamespace in ('public'::regnamespace, 'dogwatch'::regnamespace) and p.prosecdef
+           and not coalesce(p.proconfig, '{}') @> '{\"search_path=pg_catalog, pg_temp\"}'",
     );
-    assert_eq!(bare, "0", "each has an empty search path");
+    assert_eq!(bare, "0", "each has a search path in which nobody can put a name before ours");
     let open = database.ask(
         "select count(*) from pg_class c where c.relnamespace = 'dogwatch'::regnamespace and c.relkind = 'r'
            and not c.relrowsecurity and c.relname not like 'system_logs%'
@@ -71,6 +72,50 @@ async fn a_search_path_does_not_lead_the_functions_astray() {
         "set role anon; set search_path = evil, pg_catalog, public; select public.dw_heartbeat('{stranger}')"
     ));
     assert!(answer.contains("DW409"), "{answer}");
+}
+
+/// A type of the caller's own in the temporary schema, which a path begins with where it does not name it:
+/// its check would be carried out with the function's rights.
+#[tokio::test]
+async fn a_temporary_type_does_not_lead_the_functions_astray() {
+    let rig = Rig::on(Base::Functions).await;
+    rig.submit(&["true"]).await;
+    let agent = rig.spawn("gpu-1").await.ready().await;
+    let database = &rig.functions.as_ref().unwrap().database;
+    let mut evil = "set role anon;
+         create function pg_temp.evil(v text) returns boolean language plpgsql as $$
+         begin raise 'evil as %', current_user; end $$;"
+        .to_owned();
+    for name in ["uuid", "jsonb", "numeric", "timestamptz", "text"] {
+        evil.push_str(&format!("create domain pg_temp.{name} as pg_catalog.text check (pg_temp.evil(value));"));
+    }
+    for table in ["workers", "settings", "task_attempts"] {
+        evil.push_str(&format!("create table pg_temp.{table} (id pg_catalog.text);"));
+    }
+    let task = json!({ "task_id": Uuid::from_u128(1), "attempt": 1 });
+    for (function, keys) in [
+        ("dw_register", json!({ "info": { "host": "h", "pid": 1, "capabilities": ["c"] } })),
+        (
+            "dw_heartbeat",
+            json!({ "seq": 9, "phase": "ready", "progress_seq": 0, "current_task": Uuid::from_u128(1),
+            "gpu": { "vram_total_mb": 1, "vram_used_mb": 1, "utilization": 0.5 } }),
+        ),
+        ("dw_claim_task", json!({ "claim_id": Uuid::new_v4() })),
+        ("dw_task_progress", with(&task, json!({ "fraction": 0.5 }))),
+        ("dw_complete_task", with(&task, json!({ "output": {} }))),
+        ("dw_fail_task", with(&task, json!({ "error": "e", "retryable": true }))),
+        (
+            "dw_ingest_logs",
+            json!({ "rows": [{ "id": Uuid::from_u128(1), "timestamp": "2025-10-16T17:35:31Z",
+            "log_level": "INFO", "message": "m" }] }),
+        ),
+        ("dw_exit", json!({ "report": { "reason": "r", "last_lines": ["l"] } })),
+    ] {
+        let body = agent.body(&keys);
+        let answer = database.try_ask(&format!("{evil} select public.{function}('{body}'::pg_catalog.jsonb)"));
+        assert!(!answer.as_ref().is_err_and(|error| error.contains("evil")), "{function}: {answer:?}");
+        assert!(answer.is_ok(), "{function}: {answer:?}");
+    }
 }
 
 /// One worker's token, another worker's task, row and name.

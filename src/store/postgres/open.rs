@@ -35,6 +35,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/fleet/20261122040000_policy.sql"),
     },
     Migration {
+        version: "20261128020000",
+        name: "claims",
+        sql: include_str!("../../../migrations/postgres/fleet/20261128020000_claims.sql"),
+    },
+    Migration {
         version: "20261128025000",
         name: "silence_of_the_fleet",
         sql: include_str!("../../../migrations/postgres/fleet/20261128025000_silence_of_the_fleet.sql"),
@@ -43,8 +48,9 @@ const MIGRATIONS: &[Migration] = &[
 /// The fleet's schema, on top of `system_logs`.
 pub const SCHEMA: Addition = Addition { migrations: MIGRATIONS, rights: RIGHTS };
 /// The level of the fleet's schema that this program brings a database to.
-pub const SCHEMA_LEVEL: i64 = 2;
-/// The oldest level that it works with: level 1 has no orders, no pools and no cells.
+pub const SCHEMA_LEVEL: i64 = 3;
+/// The oldest level that it works with: there the claims are the slower ones. Level 1 has no orders, no pools
+/// and no cells.
 pub const SCHEMA_LEVEL_MIN: i64 = 2;
 /// Connections a process.
 pub const CONNECTIONS_MAX: u32 = 12;

@@ -10,25 +10,31 @@ use crate::store::conformance::{Rig, START_MICROS, concurrency, cycle_record, de
 #[path = "../../../tests/rig/postgres.rs"]
 pub(crate) mod cluster;
 
+use crate::telemetry::exporter::postgres::schema::Migration;
 use cluster::{Cluster, Database};
+
+mod claims;
+mod levels;
 
 /// A database with an empty fleet: a copy of one that was migrated.
 pub(crate) fn database() -> Database {
     static TEMPLATE: OnceLock<Database> = OnceLock::new();
+    copy_of(TEMPLATE.get_or_init(|| migrated(SCHEMA.migrations)))
+}
+
+fn copy_of(template: &Database) -> Database {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let template = TEMPLATE.get_or_init(|| {
-        let database = Cluster::shared().database();
-        database.make_supabase_roles();
-        let logs = crate::telemetry::exporter::postgres::schema::MIGRATIONS;
-        for migration in logs.iter().chain(SCHEMA.migrations) {
-            database.run(migration.sql);
-        }
-        database
-    });
     let name = format!("fleet_{}", COUNT.fetch_add(1, Ordering::Relaxed));
     Cluster::shared().admin().run(&format!("create database {name} template {}", template.name));
-    let mut database = template.clone();
-    database.name = name;
+    template.named(&name)
+}
+
+fn migrated(migrations: &[Migration]) -> Database {
+    let database = Cluster::shared().database();
+    database.make_supabase_roles();
+    for migration in crate::telemetry::exporter::postgres::schema::MIGRATIONS.iter().chain(migrations) {
+        database.run(migration.sql);
+    }
     database
 }
 
@@ -232,32 +238,6 @@ async fn a_take_over_waits_for_the_write_under_way() {
     assert_eq!(taken.term.0, lease.term.0 + 1);
     let stale = rig.commit_cycle(&lease, &cycle_record(rig.now(), 1), &[]).await;
     assert!(matches!(stale, Err(StoreError::StaleTerm)), "{stale:?}");
-}
-
-/// A database of the level before is refused with a remedy, and brought up with what it holds.
-#[tokio::test]
-async fn a_database_of_the_level_before_is_brought_up_with_what_it_holds() {
-    let old = Cluster::shared().database();
-    old.make_supabase_roles();
-    let first = SCHEMA.migrations.iter().position(|migration| migration.name == "policy").unwrap();
-    let (before, later) = SCHEMA.migrations.split_at(first);
-    for migration in crate::telemetry::exporter::postgres::schema::MIGRATIONS.iter().chain(before) {
-        old.run(migration.sql);
-    }
-    old.run(
-        "insert into dogwatch.tasks (task_type, user_id) values ('command', 'ada');
-         insert into dogwatch.workers (id, status, state, state_since, created_at, pool)
-         values ('gpu-1', 'spawning', 'created', now(), now(), 'default')",
-    );
-    let error = PostgresStore::open(&address(&old), TimeSource::Database).await.unwrap_err();
-    assert!(crate::error::chain(&error).contains("run `dogwatch migrate`"), "{error}");
-    for migration in later {
-        old.run(migration.sql);
-    }
-    let store = open(&old, TimeSource::Database).await;
-    let read = store.observe(Duration::from_secs(60), 5).await.unwrap();
-    assert_eq!((read.workers.len(), read.demand.users[0].queued), (1, 1));
-    assert!(read.orders.is_empty() && read.workers[0].cell().is_none());
 }
 
 /// Who holds nothing but a worker's token claims what its pool takes, and sees no table.

@@ -1,43 +1,39 @@
 //! Many clients claim at once from a long queue: nobody gets another's task, no user gets more than
-//! the limit, and no claim reads the whole table. Printed: the rate beside that of a bare claim.
+//! the limit, and no claim reads the whole table.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use dogwatch::clock;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use super::rig::Fleet;
-use crate::postgres_rig::until;
+use crate::postgres_rig::{Cluster, until};
 
 const CLIENTS: u32 = 16;
 const USER_LIMIT: i64 = 5;
 /// Tasks that a client has in hand before it ends the oldest.
 const IN_HAND: usize = 4;
 
-/// Queued tasks, users, and claims that are made.
-struct Size {
-    tasks: u32,
-    users: u32,
-    claims: u32,
-}
+/// Tasks that wait, and claims that are made.
+const TASKS: u32 = 20_000;
+const CLAIMS: u32 = 640;
 
-const NORMAL: Size = Size { tasks: 6_000, users: 40, claims: 640 };
-const LONG: Size = Size { tasks: 200_000, users: 500, claims: 16_000 };
+/// Tasks of 40 users in turn: the queue's head leads to one.
+const IN_TURN: &str = "i % 40";
+/// Tasks of 40 users, each of whom has 500 in a row: the head is full of one user's, who may not have more.
+const IN_A_ROW: &str = "i / 500";
 
-fn fill(fleet: &Fleet, size: &Size) {
+fn fill(fleet: &Fleet, user: &str) {
     fleet.database.run(&format!(
         "insert into dogwatch.tasks (task_type, user_id, created_at)
-         select 'render', 'user-' || i % {}, now() + i * interval '1 us' from generate_series(1, {}) i;
+         select 'render', 'user-' || {user}, now() + i * interval '1 us' from generate_series(1, {TASKS}) i;
          insert into dogwatch.workers (id, status, state, state_since, created_at, pool, token_sha256)
          select 'gpu-' || i, 'spawning', 'created', now(), now(), 'default', sha256(convert_to('token ' || i, 'UTF8'))
          from generate_series(0, {}) i;
          analyze dogwatch.tasks",
-        size.users,
-        size.tasks,
         CLIENTS - 1
     ));
 }
@@ -78,17 +74,6 @@ async fn client(pool: PgPool, client: u32, left: Arc<AtomicU32>) -> Vec<(String,
     got
 }
 
-async fn bare(pool: PgPool, left: Arc<AtomicU32>) {
-    const CLAIM: &str =
-        "update dogwatch.tasks set status = 'In Progress', worker_id = 'bare', attempts = attempts + 1,
-            generation_started_at = now()
-        where id = (select id from dogwatch.tasks where status = 'Queued' order by created_at, id limit 1
-            for update skip locked)";
-    while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
-        sqlx::query(CLAIM).execute(&pool).await.unwrap();
-    }
-}
-
 /// The most tasks that one user has in hand, looked at until the clients have ended.
 async fn most_of_a_user(pool: PgPool, left: Arc<AtomicU32>) -> i64 {
     let mut most = 0;
@@ -105,35 +90,23 @@ async fn most_of_a_user(pool: PgPool, left: Arc<AtomicU32>) -> i64 {
     most
 }
 
-async fn claims(url: &str, size: &Size) -> (Vec<(String, i64)>, i64, f64, f64) {
+/// What the clients got, and the most that one user had in hand.
+async fn claims(url: &str) -> (Vec<(String, i64)>, i64) {
     let pool = PgPoolOptions::new().max_connections(CLIENTS + 1).connect(url).await.unwrap();
-    let left = Arc::new(AtomicU32::new(size.claims));
-    let began = clock::monotonic();
+    let left = Arc::new(AtomicU32::new(CLAIMS));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         clients.spawn(client(pool.clone(), number, Arc::clone(&left)));
     }
     let looking = most_of_a_user(pool.clone(), Arc::clone(&left));
     let (most, got) = tokio::join!(looking, clients.join_all());
-    let took = (clock::monotonic() - began).as_secs_f64();
-    let left = Arc::new(AtomicU32::new(size.claims));
-    let began = clock::monotonic();
-    let mut clients = JoinSet::new();
-    for _ in 0..CLIENTS {
-        clients.spawn(bare(pool.clone(), Arc::clone(&left)));
-    }
-    clients.join_all().await;
-    let bare_took = (clock::monotonic() - began).as_secs_f64();
     pool.close().await;
-    let all = f64::from(size.claims);
-    (got.into_iter().flatten().collect(), most, all / took, all / bare_took)
+    (got.into_iter().flatten().collect(), most)
 }
 
-#[test]
-fn sixteen_clients_claim_each_task_once_within_the_limit_and_by_index() {
-    let size = if dogwatch::config::environment("DOGWATCH_TEST_LONG").is_some() { LONG } else { NORMAL };
+fn check(user: &str) {
     let fleet = Fleet::new();
-    fill(&fleet, &size);
+    fill(&fleet, user);
     let scans = "select coalesce(sum(seq_scan), 0) from pg_stat_user_tables
         where schemaname = 'dogwatch' and relname in ('tasks', 'task_attempts')";
     until("the statistics of the filling", || {
@@ -144,19 +117,25 @@ fn sixteen_clients_claim_each_task_once_within_the_limit_and_by_index() {
     });
     let before = fleet.database.ask(scans);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (got, most, rate, bare) = runtime.block_on(claims(&fleet.database.url(), &size));
+    let (got, most) = runtime.block_on(claims(&fleet.database.url()));
     let tasks: BTreeSet<&String> = got.iter().map(|(task, _)| task).collect();
-    println!(
-        "{} queued, {CLIENTS} clients: {rate:.0} claims/s with what goes before and after, {bare:.0}/s bare, ratio {:.2}; \
-         {} claimed, {} twice, most of one user {most}",
-        size.tasks,
-        rate / bare,
-        got.len(),
-        got.len() - tasks.len()
-    );
     assert_eq!(got.len(), tasks.len(), "claimed twice");
     assert!(got.iter().all(|(_, attempt)| *attempt == 1));
     assert!(most > 0 && most <= USER_LIMIT, "{most} tasks of one user");
-    assert!(got.len() as u32 > size.claims / 2, "{} of {} claims were granted", got.len(), size.claims);
+    assert!(got.len() as u32 > CLAIMS / 2, "{} of {CLAIMS} claims were granted", got.len());
     assert_eq!(fleet.database.ask(scans), before, "sequential scans");
+    let claim = body(0, json!({ "claim_id": uuid::Uuid::new_v4() }));
+    let plans =
+        Cluster::shared().plans(&fleet.database, &format!("select dogwatch.door_claim('{claim}', now(), 5)"));
+    assert!(plans.contains("Index Scan using tasks_queued") && !plans.contains("Seq Scan"), "{plans}");
+}
+
+#[test]
+fn sixteen_clients_claim_each_task_once_within_the_limit_and_by_index() {
+    check(IN_TURN);
+}
+
+#[test]
+fn sixteen_clients_behind_users_at_their_limit_claim_by_index_too() {
+    check(IN_A_ROW);
 }
