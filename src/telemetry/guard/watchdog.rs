@@ -315,13 +315,6 @@ impl View {
     fn half_written(&self, counters: &Counters) -> u64 {
         counters.half_written + self.half_written.load(Ordering::Relaxed)
     }
-
-    /// All threads.
-    fn pulses<'a>(&'a self, own: &'a Pulse) -> impl Iterator<Item = &'a Pulse> {
-        let shippers = self.slots.iter().map(|slot| slot.handle.pulse());
-        let stand_in = self.stand_in.child.get().map(Child::pulse);
-        [self.spooler.pulse(), self.keeper.pulse(), own].into_iter().chain(stand_in).chain(shippers)
-    }
 }
 
 /// Replaces a thread that has stalled; what to say where it stays down.

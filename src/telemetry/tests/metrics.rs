@@ -21,7 +21,10 @@ use crate::telemetry::ring::{Aside, Refused};
 const SCENE: &str = "DOGWATCH_TEST_METRICS_SCENE";
 const CHILD: &str = "telemetry::tests::metrics::scene_in_a_process_of_its_own";
 
-const SCENES: &[(&str, fn(&Page))] = &[
+/// A fault that is staged, and what moves with it.
+type Scene = fn(&Page);
+
+const SCENES: &[(&str, Scene)] = &[
     ("delivered", exporters::delivered),
     ("down", exporters::down),
     ("blocked", exporters::blocked),
