@@ -34,7 +34,7 @@ fn orchestrator(fleet: &Fleet, name: &str, program: &str) -> Command {
         ("MIN_ACTIVE_GPUS", "0"),
         ("DOGWATCH_BEAT_SECONDS", "0.3"),
         ("DOGWATCH_CLAIM_SECONDS", "0.1"),
-        ("DOGWATCH_HEARTBEAT_LIMIT_SECONDS", "10"),
+        ("DOGWATCH_HEARTBEAT_LIMIT_SECONDS", "6"),
         ("DOGWATCH_LEASE_SECONDS", "3"),
         ("DOGWATCH_LEASE_RENEW_SECONDS", "0.5"),
         ("DOGWATCH_LEASE_MARGIN_SECONDS", "1"),
