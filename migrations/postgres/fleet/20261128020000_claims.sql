@@ -239,11 +239,19 @@ begin
 end
 $$;
 
--- Looks for the heads of one kind of claim. What another transaction holds is left as it is.
+-- Looks for the heads of one kind of claim. What another transaction holds is left as it is. Run types are the
+-- callers' words: of 64 kinds, the one that was looked for longest ago goes first.
 create function dogwatch.scan_heads(this_kind text, own_pool text, run_type text, user_limit bigint, at timestamptz)
 returns void
 language plpgsql as $$
 begin
+    with gone as (
+        delete from dogwatch.claim_scans s where s.kind in (
+            select o.kind from dogwatch.claim_scans o where o.kind <> this_kind order by o.at desc, o.kind offset 63
+            for update skip locked)
+        returning s.kind
+    )
+    delete from dogwatch.claim_heads h where h.kind in (select g.kind from gone g);
     with found as materialized (
         select * from dogwatch.heads(own_pool, scan_heads.run_type, user_limit)
     ), kept as (
@@ -301,34 +309,37 @@ end
 $$;
 
 -- The queue's head is enough again.
-create function dogwatch.forget_scan(this_kind text) returns void
+create function dogwatch.forget_heads(this_kind text) returns void
 language plpgsql as $$
 begin
     delete from dogwatch.claim_scans s where s.kind in (
         select o.kind from dogwatch.claim_scans o where o.kind = this_kind for update skip locked);
+    delete from dogwatch.claim_heads h where h.kind = this_kind and h.user_id in (
+        select o.user_id from dogwatch.claim_heads o where o.kind = this_kind for update skip locked);
 end
 $$;
 
 -- What may give somebody a task to claim: heads that are a moment old are looked for anew.
-create function dogwatch.forget_scans() returns trigger
+create function dogwatch.scan_again() returns trigger
 language plpgsql security definer as $$
 begin
-    delete from dogwatch.claim_scans s where s.kind in (
-        select o.kind from dogwatch.claim_scans o where o.at < now() - interval '0.1 seconds' for update skip locked);
+    update dogwatch.claim_scans s set at = '-infinity' where s.kind in (
+        select o.kind from dogwatch.claim_scans o
+        where o.at > '-infinity' and o.at < now() - interval '0.1 seconds' for update skip locked);
     return null;
 end
 $$;
 
-create trigger tasks_scans after insert on dogwatch.tasks execute function dogwatch.forget_scans();
-create trigger users_scans after insert or update on dogwatch.users execute function dogwatch.forget_scans();
-create trigger task_holds_scans after update or delete on dogwatch.task_holds execute function dogwatch.forget_scans();
+create trigger tasks_scans after insert on dogwatch.tasks execute function dogwatch.scan_again();
+create trigger users_scans after insert or update on dogwatch.users execute function dogwatch.scan_again();
+create trigger task_holds_scans after update or delete on dogwatch.task_holds execute function dogwatch.scan_again();
 create trigger queue_pools_scans after insert or update or delete on dogwatch.queue_pools
-    execute function dogwatch.forget_scans();
+    execute function dogwatch.scan_again();
 
 -- ---- a claim ----
 
--- Takes this task, if its user may have one more. The caller holds the user's lock, so that nobody else
--- counts or claims for that user meanwhile, and this statement sees whatever they had before.
+-- Takes this task, if it still may be had and its user may have one more. The caller holds the user's lock, so
+-- that nobody else counts or claims for that user meanwhile, and this statement sees what they did before.
 create function dogwatch.claim_one(
     wanted uuid, whose text, worker text, own_pool text, user_limit bigint, at timestamptz,
     out task uuid, out attempt bigint, out answer jsonb)
@@ -424,6 +435,7 @@ declare
     is_scanner boolean := false;
     is_holding boolean := false;
     passed text[] := '{}';
+    c record;
     taken record;
 begin
     if user_limit <= 0 then
@@ -435,9 +447,7 @@ begin
     end if;
     while not is_kept loop
         -- The lock comes last, and for who may have one more only: row by row, in the queue's order.
-        select h.id as task, h.user_id, jsonb_build_object('task_id', h.id, 'task_type', h.task_type, 'params', h.params,
-            'traceparent', h.traceparent, 'user', h.user_id) as answer
-        into taken from (
+        select h.id, h.user_id into c from (
             select q.* from dogwatch.dw_queue q order by q.queued_at, q.id limit 64
         ) h
         cross join lateral (
@@ -449,19 +459,17 @@ begin
         limit 1;
         exit when not found;
         is_holding := true;
-        -- Whoever held the lock before may have claimed since that look began.
-        attempt := case when user_limit > (
-                select count(*) from dogwatch.dw_tasks t where t.status = 'In Progress' and t.user_id = taken.user_id)
-            then dogwatch.dw_claim(taken.task, worker, at) end;
-        if attempt is not null then
+        taken := dogwatch.claim_one(c.id, c.user_id, worker, own_pool, user_limit, at);
+        if taken.attempt is not null then
             task := taken.task;
+            attempt := taken.attempt;
             answer := taken.answer;
             if is_scanner then
-                perform dogwatch.forget_scan(this_kind);
+                perform dogwatch.forget_heads(this_kind);
             end if;
             return;
         end if;
-        passed := passed || taken.user_id;
+        passed := passed || c.user_id;
     end loop;
     if not is_kept then
         is_kept := exists (
@@ -470,12 +478,13 @@ begin
             is_scanner := pg_try_advisory_xact_lock(hashtextextended('dogwatch.heads:' || this_kind, 0));
         elsif is_kept and not is_scanner then
             perform pg_advisory_xact_lock(hashtextextended('dogwatch.heads:' || this_kind, 0));
-            is_scanner := not exists (select from dogwatch.claim_scans s where s.kind = this_kind);
+            is_scanner := not exists (
+                select from dogwatch.claim_scans s where s.kind = this_kind and s.at > take.at - interval '1 second');
         end if;
         if is_scanner and is_kept then
             perform dogwatch.scan_heads(this_kind, own_pool, run_type, user_limit, at);
         elsif is_scanner then
-            perform dogwatch.forget_scan(this_kind);
+            perform dogwatch.forget_heads(this_kind);
         end if;
     end if;
     taken := dogwatch.take_of_users(
@@ -769,9 +778,9 @@ begin
     end loop;
     for item in select p.oid::regprocedure from pg_catalog.pg_proc p
         where p.pronamespace = 'dogwatch'::regnamespace and p.proname in ('suits', 'head_of', 'heads', 'scan_heads',
-            'set_head', 'freed', 'forget_scans', 'claim_one', 'candidates', 'take_of_users', 'take', 'take_again',
+            'set_head', 'freed', 'scan_again', 'claim_one', 'candidates', 'take_of_users', 'take', 'take_again',
             'stranger', 'outsider',
-            'forget_scan', 'is_state', 'is_outcome') loop
+            'forget_heads', 'is_state', 'is_outcome') loop
         execute format('revoke all on function %s from public', item);
         if is_super then
             execute format('grant execute on function %s to dogwatch_rpc', item);
@@ -781,12 +790,12 @@ begin
         end if;
     end loop;
     if is_super then
-        alter function dogwatch.forget_scans() owner to dogwatch_rpc;
+        alter function dogwatch.scan_again() owner to dogwatch_rpc;
     end if;
     -- A path that does not name it begins with the caller's temporary schema, where a type of the caller's own
     -- making may bear any name, and its checks would be carried out with the function's rights. So it comes last.
     for item in select p.oid::regprocedure from pg_catalog.pg_proc p
-        where p.prosecdef and (p.oid = 'dogwatch.forget_scans()'::regprocedure
+        where p.prosecdef and (p.oid = 'dogwatch.scan_again()'::regprocedure
             or (p.pronamespace = 'public'::regnamespace and p.proname in ('dw_register', 'dw_heartbeat', 'dw_claim_task',
                 'dw_task_progress', 'dw_complete_task', 'dw_fail_task', 'dw_exit', 'dw_ingest_logs',
                 'dw_maintain_system_logs', 'telemetry_silence'))) loop

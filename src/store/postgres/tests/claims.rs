@@ -111,6 +111,25 @@ async fn heads_keep_to_the_run_type() {
     assert_eq!(claim(9, "video").await, Some(LONG + 7));
 }
 
+/// A run type is the caller's word, and there are as many as somebody likes to ask for.
+#[tokio::test]
+async fn heads_of_many_run_types_are_bounded() {
+    let database = database();
+    let rig = rig_on(&database).await;
+    a_queue_whose_head_is_one_users(&rig).await;
+    let agent = rig.ready("gpu-1").await;
+    for claim in 1..=5 {
+        agent.claim(claim).await;
+    }
+    for number in 6..=80 {
+        let run_type = Some(format!("of my own making {number}"));
+        let claim = rpc::Claim { claim_id: uuid::Uuid::from_u128(number), run_type };
+        rig.store.claim_task(&agent.caller, &claim, 5).await.unwrap();
+    }
+    assert_eq!(database.count("dogwatch.claim_scans"), 64);
+    assert_eq!(database.count("dogwatch.claim_heads where kind not in (select kind from dogwatch.claim_scans)"), 0);
+}
+
 /// Sixteen at once where only heads lead to a task: as many as the limits allow, none twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_clients_share_the_heads() {
