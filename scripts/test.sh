@@ -117,6 +117,12 @@ need() {
     command -v promtool >/dev/null || unpack prometheus || missing+=("promtool (Debian: prometheus)")
     command -v amtool >/dev/null || unpack prometheus-alertmanager ||
         missing+=("amtool (Debian: prometheus-alertmanager)")
+    # Debian's Alertmanager reads its templates there and nowhere else, also where it was only unpacked.
+    local templates=/usr/share/prometheus/alertmanager
+    if [ ! -e "$templates/default.tmpl" ] && [ -e "$tools$templates/default.tmpl" ]; then
+        as_root mkdir -p "$templates" && as_root cp "$tools$templates/default.tmpl" "$templates" ||
+            missing+=("$templates/default.tmpl (Debian: prometheus-alertmanager)")
+    fi
     have_postgres || get_postgres || missing+=("a PostgreSQL server: initdb, postgres, psql (Debian: postgresql)")
     cargo fmt --version >/dev/null 2>&1 || missing+=("rustfmt (rustup component add rustfmt)")
     cargo clippy --version >/dev/null 2>&1 || missing+=("clippy (rustup component add clippy)")
