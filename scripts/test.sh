@@ -119,6 +119,12 @@ need() {
     command -v promtool >/dev/null || unpack prometheus || missing+=("promtool (Debian: prometheus)")
     command -v amtool >/dev/null || unpack prometheus-alertmanager ||
         missing+=("amtool (Debian: prometheus-alertmanager)")
+    # Debian's Alertmanager reads its templates there and nowhere else, also where it was only unpacked.
+    local templates=/usr/share/prometheus/alertmanager
+    if [ ! -e "$templates/default.tmpl" ] && [ -e "$tools$templates/default.tmpl" ]; then
+        as_root mkdir -p "$templates" && as_root cp "$tools$templates/default.tmpl" "$templates" ||
+            missing+=("$templates/default.tmpl (Debian: prometheus-alertmanager)")
+    fi
     have_postgres || get_postgres || missing+=("a PostgreSQL server: initdb, postgres, psql (Debian: postgresql)")
     command -v openssl >/dev/null || as_root apt-get install -y -qq --no-install-recommends openssl >/dev/null ||
         missing+=("openssl (Debian: openssl)")
@@ -127,6 +133,10 @@ need() {
     # For delivery through a pooler; without it that is printed as not shown.
     command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || get_pgbouncer ||
         echo "pgbouncer is not to be had here: delivery through a pooler is not shown"
+    # For a clock that is off; without it that fault is printed as not shown.
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 ||
+        as_root apt-get install -y -qq --no-install-recommends libfaketime >/dev/null ||
+        echo "libfaketime cannot be installed here: a clock that is off is not shown with real processes"
     # For the ring on xfs; without it that kind is printed as not shown.
     command -v mkfs.xfs >/dev/null || as_root apt-get install -y -qq --no-install-recommends xfsprogs >/dev/null ||
         echo "xfsprogs cannot be installed here: the ring on xfs is not shown"
@@ -154,6 +164,10 @@ run_alerts() {
     promtool check rules --lint-fatal alerts/dogwatch.yml
     promtool test rules alerts/tests/*.yml
     amtool check-config alerts/alertmanager.yml
+    # The dead-man's switch reaches whoever waits for it, and an alarm does not go there.
+    route() { amtool config routes test --config.file=alerts/alertmanager.yml "$@"; }
+    route --verify.receivers=deadman alertname=DogwatchWatchdog severity=none
+    route --verify.receivers=operators alertname=DogwatchLogSilence severity=critical
 }
 
 # With the binary that the tests were built beside: building it alone would unify features anew, and

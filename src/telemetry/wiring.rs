@@ -12,7 +12,7 @@ use super::spool::disk::{Disk, RealDisk};
 use crate::supervise::Intensity;
 
 /// A thread without a beat for so long is replaced; above the longest fsync that is normal.
-const STALL_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// Period of the watchdog's turns.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Period of the keeper's turns.

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::verdict::{Records, Silence, Tasks, Verdict, WorkerKilled};
 use super::work::Job;
+use crate::clock::{self, Time};
 use crate::config::Config;
 use crate::fleet::ids::TaskId;
 use crate::fleet::outcome::Outcome;
 use crate::fleet::task::{Task, TaskStatus};
 use crate::store::{LogQuery, READ_ROWS_MAX, Store, TaskFilter};
 use crate::telemetry::{self, spool};
-use crate::watch::alerts;
+use crate::watch::alerts::{self, AlertRow};
 
 /// What the checks are made on.
 pub(super) struct Evidence {
@@ -20,6 +22,8 @@ pub(super) struct Evidence {
     pub(super) store: Arc<dyn Store>,
     pub(super) killed: WorkerKilled,
     pub(super) silence: Silence,
+    /// When the exporter was cut, and when the cut was over.
+    pub(super) cut: (Time, Time),
     pub(super) shutdown: telemetry::Shutdown,
 }
 
@@ -110,11 +114,16 @@ async fn decisions(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result
 
 fn silence(evidence: &Evidence, verdict: &mut Verdict) -> anyhow::Result<()> {
     let history = alerts::read(&evidence.config.data_dir)?.history;
-    // The cut silences everybody: once it has lasted long enough for each source, it has for all.
-    let of_the_cut = |alarm: &str| matches!(alarm, "log_silence" | "all_silent" | "canary");
-    let other: Vec<_> =
-        history.iter().filter(|row| !of_the_cut(&row.alarm)).map(|row| row.summary.clone()).collect();
     let limit = evidence.config.policy.log_silence_seconds as f64 * 3.0;
+    // The cut silences everybody: once it has lasted long enough for each source, it has for all. What
+    // waited meanwhile is still on its way when it is over.
+    let (from, over) = (evidence.cut.0, clock::plus(evidence.cut.1, Duration::from_secs_f64(limit)));
+    let of_the_cut = |row: &&AlertRow| {
+        matches!(row.alarm.as_str(), "log_silence" | "all_silent" | "canary")
+            && row.at >= from
+            && (!row.is_firing() || row.at <= over)
+    };
+    let other: Vec<_> = history.iter().filter(|row| !of_the_cut(row)).map(|row| row.summary.clone()).collect();
     let silence = &evidence.silence;
     verdict.check(
         "the_cut_was_noticed",

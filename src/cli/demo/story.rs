@@ -9,7 +9,7 @@ use super::lock::Lock;
 use super::verdict::{Verdict, WorkerKilled};
 use super::{Teller, work};
 use crate::cli::node::{Node, Story as NodeStory};
-use crate::clock;
+use crate::clock::{self, Time};
 use crate::config::Config;
 use crate::fleet::ids::{TaskId, WorkerId};
 use crate::fleet::task::{Task, TaskStatus};
@@ -47,7 +47,7 @@ impl Story {
         teller.say(format!("{} tasks queued: hash, transform and compress real files", tasks.len()));
         let long: Vec<TaskId> = jobs.iter().filter(|job| job.expected.is_long()).map(|job| job.task.id).collect();
         let victim = kill_in_mid_task(&*store, &ids, &long, teller).await?;
-        let cut = cut(&node, teller).await?;
+        let (silence, cut) = cut(&node, teller).await?;
         let done = until("the rest of the tasks", || async {
             let tasks = read(&*store, &ids).await.ok()?;
             tasks.iter().all(|task| task.status.is_final()).then_some(tasks)
@@ -76,7 +76,8 @@ impl Story {
             jobs,
             store,
             killed: WorkerKilled { worker: victim.0.to_string(), task: victim.1.to_string(), finished_by },
-            silence: cut,
+            silence,
+            cut,
             shutdown,
         };
         checks::verdict(evidence).await
@@ -107,7 +108,7 @@ async fn kill_in_mid_task(
 }
 
 /// Locks the log rows from another process until the watch has noticed.
-async fn cut(node: &Node, teller: &Teller) -> anyhow::Result<super::verdict::Silence> {
+async fn cut(node: &Node, teller: &Teller) -> anyhow::Result<(super::verdict::Silence, (Time, Time))> {
     // Silence is measured against rows that have arrived: there must be some, and a file to lock.
     until("the first rows to arrive", || async {
         let newest = node.store.newest_rows().await.ok()?;
@@ -118,7 +119,7 @@ async fn cut(node: &Node, teller: &Teller) -> anyhow::Result<super::verdict::Sil
     })
     .await?;
     let lock = Lock::take(&node.config).await?;
-    let start = clock::monotonic();
+    let (from, start) = (clock::now(), clock::monotonic());
     let locked = if node.config.database.is_some() { "the table system_logs" } else { "logs.db" };
     teller.say(format!("cutting the exporter: another process holds an exclusive lock on {locked}"));
     let data_dir = node.config.data_dir.clone();
@@ -129,12 +130,13 @@ async fn cut(node: &Node, teller: &Teller) -> anyhow::Result<super::verdict::Sil
     let noticed = clock::monotonic().saturating_sub(start);
     teller.say(format!("the watch rings after {:.1} s: {}", noticed.as_secs_f64(), alert.summary));
     lock.release().await?;
-    let cut_for = clock::monotonic().saturating_sub(start);
+    let (over, cut_for) = (clock::now(), clock::monotonic().saturating_sub(start));
     teller.say("the lock is released; what was spooled is being delivered");
-    Ok(super::verdict::Silence {
+    let silence = super::verdict::Silence {
         cut_for_seconds: cut_for.as_secs_f64(),
         noticed_after_seconds: noticed.as_secs_f64(),
-    })
+    };
+    Ok((silence, (from, over)))
 }
 
 async fn read(store: &dyn Store, ids: &[TaskId]) -> anyhow::Result<Vec<Task>> {

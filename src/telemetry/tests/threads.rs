@@ -7,13 +7,24 @@ use std::time::Duration;
 
 use super::hanging::Calls;
 use super::rig::{App, Far, Gate, LIMIT, Mode, Rig, pause, until};
+use crate::clock;
 use crate::supervise::Intensity;
+use crate::telemetry::guard::RESTARTED_EVENT;
 use crate::telemetry::record::Level;
-use crate::telemetry::wiring::Fuse;
+use crate::telemetry::row::Row;
+use crate::telemetry::wiring::{Fuse, STALL_LIMIT};
 use crate::telemetry::{DATABASE_SLOT, Guard, ThreadStatus, feed, shipper};
 
 fn thread(guard: &Guard, name: &str) -> ThreadStatus {
     guard.status().threads.into_iter().find(|status| status.thread.contains(name)).unwrap()
+}
+
+/// What was told in-band of threads that were started again: restarts, and how many had stalled.
+fn told(rig: &Rig, thread: &str) -> (u64, u64) {
+    let rows = rig.far.events(RESTARTED_EVENT);
+    let of = rows.iter().filter(|row| row.metadata["thread"].as_str().is_some_and(|name| name.contains(thread)));
+    let number = |row: &Row, key: &str| row.metadata[key].as_u64().unwrap();
+    of.fold((0, 0), |sum, row| (sum.0 + number(row, "restarts"), sum.1 + number(row, "stalled")))
 }
 
 #[test]
@@ -41,6 +52,7 @@ fn a_panic_in_each_thread_is_never_felt() {
         assert_eq!(thread(&guard, child).restarts, 3, "{name}");
         assert!(!thread(&guard, child).given_up);
         assert!(app.refused.is_empty());
+        until("told in-band", || told(&rig, child) == (3, 0));
         let accepted = app.accepted;
         let shutdown = guard.shutdown(LIMIT);
         assert_eq!(rig.far.texts(), accepted, "{name}");
@@ -102,6 +114,8 @@ fn a_spooler_that_hangs_in_an_fsync_is_fenced_and_replaced() {
     rig.let_go();
     app.talk(Level::Error, 50);
     assert!(guard.flush(LIMIT));
+    let replaced = thread(&guard, "spooler").restarts;
+    until("told in-band", || told(&rig, "spooler") == (replaced, replaced));
     let accepted = app.accepted;
     let shutdown = guard.shutdown(LIMIT);
     assert_eq!((shutdown.pending, shutdown.lost), (0, 0));
@@ -109,6 +123,40 @@ fn a_spooler_that_hangs_in_an_fsync_is_fenced_and_replaced() {
     let sum = rig.law();
     assert_eq!((sum.delivered, sum.dropped, sum.pending), (sum.offered, 0, 0));
     assert_eq!(rig.disk.trusted_again(), 0);
+}
+
+/// With the limits of a real recorder: what docs/who-noticed.md promises of the inside, three times.
+#[test]
+fn a_dead_and_a_stalled_spooler_are_replaced_and_told_within_their_deadlines() {
+    let mut rig = Rig::new();
+    (rig.stall_limit, rig.intensity) = (STALL_LIMIT, Intensity::default());
+    let kills = Arc::new(AtomicU64::new(0));
+    let inside = Arc::clone(&kills);
+    rig.fuse = Fuse::new(move |at| {
+        let is_hit = at == "spooler" && inside.swap(0, Ordering::SeqCst) == 1;
+        assert!(!is_hit, "planted");
+    });
+    let guard = rig.start();
+    let mut app = App::new(&guard);
+    app.talk(Level::Info, 10);
+    assert!(guard.flush(LIMIT));
+    let mut noticed = |fault: &str, expected, promised: u64| {
+        let since = clock::monotonic();
+        app.talk(Level::Error, 10);
+        until("told in-band", || told(&rig, "spooler") == expected);
+        let took = clock::monotonic().saturating_sub(since);
+        println!("{fault}: another one runs and it is told in-band after {:.1} s", took.as_secs_f64());
+        assert!(took <= Duration::from_secs(promised) * 3, "{fault}: {took:?}");
+    };
+    kills.store(1, Ordering::SeqCst);
+    noticed("logger thread killed", (1, 0), 1);
+    rig.hang_syncs(1);
+    noticed("spooler stalled", (2, 1), 10);
+    rig.let_go();
+    let accepted = app.accepted;
+    let shutdown = guard.shutdown(LIMIT);
+    assert_eq!((shutdown.pending, shutdown.lost), (0, 0));
+    assert_eq!(rig.far.texts(), accepted);
 }
 
 #[test]
@@ -181,6 +229,8 @@ fn a_shipper_that_hangs_is_replaced_and_its_late_answer_moves_nothing() {
     rig.far.set(Mode::Up);
     app.talk(Level::Info, 10);
     assert!(guard.flush(LIMIT) && guard.wait_delivered(|_| ()));
+    let replaced = thread(&guard, "ship-far").restarts;
+    until("told in-band", || told(&rig, "ship-far") == (replaced, replaced));
     let accepted = app.accepted;
     let shutdown = guard.shutdown(LIMIT);
     assert_eq!((shutdown.pending, shutdown.lost), (0, 0));

@@ -100,6 +100,37 @@ fn work_on_this_machine_leaves_its_logs_in_postgres() {
 }
 
 #[test]
+fn a_row_that_stays_in_the_default_partition_is_heard_after_an_hour() {
+    let (rig, database) = (Rig::new(), Cluster::shared().database());
+    ok(&rig, &database, &["migrate"]);
+    let said = || {
+        let findings = json(&rig, &database, "findings", &["watch", "--once"]);
+        let rows = findings.as_array().unwrap().iter();
+        rows.map(|row| format!("{} {}", row["rule"], row["summary"])).collect::<Vec<_>>().join("\n")
+    };
+    database.run(
+        "insert into system_logs (timestamp, source_type, source_id, log_level, message)
+         values (now() - interval '400 days', 'worker', 'gpu-1', 'INFO', 'far off')",
+    );
+    assert_eq!(database.count("dogwatch.system_logs_default"), 1);
+    assert_eq!(said(), "", "it has only just come");
+    let arrived =
+        |ago: &str| database.run(&format!("update system_logs set ingested_at = now() - interval '{ago}'"));
+    arrived("59 minutes");
+    assert_eq!(said(), "");
+    arrived("61 minutes");
+    // Nobody's day: housekeeping makes no partition for it.
+    database.run("select public.dw_maintain_system_logs()");
+    let heard = said();
+    assert!(
+        heard.starts_with("\"DogwatchDefaultPartition\" \"1 rows of system_logs lie in its DEFAULT"),
+        "{heard}"
+    );
+    database.run("delete from system_logs");
+    assert_eq!(said(), "");
+}
+
+#[test]
 fn a_table_that_is_missing_is_said_with_its_remedy() {
     let (rig, database) = (Rig::new(), Cluster::shared().database());
     let said = run(&rig, &database, &["ship", "--source", "t", "--wait-delivered"], "one\ntwo\n");

@@ -5,7 +5,7 @@ use dogwatch::clock::{self, Time};
 use dogwatch::fleet::ids::{TaskId, WorkerId};
 use dogwatch::store::postgres::PostgresStore;
 use dogwatch::store::sqlite::TimeSource;
-use dogwatch::store::{LogQuery, LogRow, Store, StoreError};
+use dogwatch::store::{LogQuery, LogRow, STRAY_ROWS_MAX, Store, StoreError, StrayRows};
 use dogwatch::telemetry::exporter::postgres::Address;
 
 use super::migrations::fresh;
@@ -89,6 +89,30 @@ fn who_follows_gets_what_arrives_whatever_its_time() {
     );
     let query = || LogQuery { after_arrival: last, ..LogQuery::default() };
     until("the rows that arrived", || reader.texts(query()) == "late new");
+}
+
+#[test]
+fn rows_outside_of_every_partition_are_counted_up_to_a_limit() {
+    let database = fresh();
+    let reader = Reader::of(&database);
+    let strays = || reader.runtime.block_on(reader.store.stray_rows()).unwrap();
+    assert_eq!(strays(), StrayRows::default());
+    let insert = |rows: u64, ago: u64| {
+        database.run(&format!(
+            "insert into system_logs (timestamp, ingested_at, source_type, source_id, log_level, message)
+             select now() - interval '400 days' - n * interval '1 second', now() - interval '{ago} minutes',
+                 'worker', 'gpu-1', 'INFO', 'far off' from generate_series(1, {rows}) n"
+        ));
+    };
+    insert(3, 90);
+    insert(2, 5);
+    let found = strays();
+    let age = found.first_arrived.map(|at| clock::age(clock::now(), at).as_secs() / 60);
+    assert_eq!((found.rows, age), (5, Some(90)));
+    insert(STRAY_ROWS_MAX, 1);
+    let found = strays();
+    let age = found.first_arrived.map(|at| clock::age(clock::now(), at).as_secs() / 60);
+    assert_eq!((found.rows, age), (STRAY_ROWS_MAX, Some(90)));
 }
 
 #[test]

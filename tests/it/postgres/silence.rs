@@ -63,3 +63,48 @@ fn nobody_may_ask_who_was_not_allowed_to() {
     assert_eq!(database.ask(&format!("select {allowed}")), "f");
     assert_eq!(database.ask("select count(*) from telemetry_silence()"), "0", "with the database's own time");
 }
+
+/// The job of docs/who-noticed.md, as it stands there.
+fn recipe() -> &'static str {
+    let page = include_str!("../../../docs/who-noticed.md");
+    let blocks = page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks.into_iter().find(|block| block.contains("cron.schedule")).expect("a recipe")
+}
+
+#[test]
+fn the_recipe_for_pg_cron_tells_of_a_silent_fleet_and_of_no_other() {
+    let database = fresh();
+    // Stand-ins for pg_cron and pg_net that keep what they are given.
+    database.run(
+        "create schema cron; create schema net;
+         create table cron.job (jobname text primary key, schedule text, command text);
+         create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as
+         $$ insert into cron.job values ($1, $2, $3) on conflict (jobname) do update set schedule = $2, command = $3
+            returning 1::bigint $$;
+         create table net.told (body jsonb);
+         create function net.http_post(url text, body jsonb) returns bigint language sql as
+         $$ insert into net.told values ($2) returning 1::bigint $$",
+    );
+    database.run(recipe());
+    let command = database.ask("select command from cron.job where schedule = '* * * * *'");
+    let told = |expected: &str| {
+        database.run("delete from net.told");
+        database.run(&command);
+        let bodies = "select coalesce(string_agg(coalesce(body->>'source', 'nobody'), ' '), '') from net.told";
+        assert_eq!(database.ask(bodies), expected);
+    };
+    let row = |source: &str, kind: &str, ago: u32| {
+        database.run(&format!(
+            "insert into system_logs (timestamp, ingested_at, source_type, source_id, log_level, message)
+             select at, at, '{kind}', '{source}', 'INFO', '{HEARTBEAT}' from (select now() - interval '{ago} seconds' as at) t"
+        ));
+    };
+    told("nobody");
+    row("old", "orchestrator_gpu", 7_200);
+    row("lively", "worker", 1);
+    told("old");
+    row("late", "orchestrator_gpu", 61);
+    told("late");
+    row("late", "orchestrator_gpu", 30);
+    told("");
+}
