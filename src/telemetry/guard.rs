@@ -30,7 +30,7 @@ use crate::supervise::thread::Child;
 
 pub(super) use self::keeper::Keeper;
 #[cfg(test)]
-pub(super) use self::losses::{FALLBACK_EVENT, LOST_EVENT};
+pub(super) use self::losses::{FALLBACK_EVENT, LOST_EVENT, RESTARTED_EVENT};
 pub use self::status::{Status, ThreadStatus};
 pub(super) use self::voice::Voice;
 pub(super) use self::watchdog::Watchdog;

@@ -150,7 +150,7 @@ fn a_dead_and_a_stalled_spooler_are_replaced_and_told_within_their_deadlines() {
     };
     kills.store(1, Ordering::SeqCst);
     noticed("logger thread killed", (1, 0), 1);
-    rig.hang_syncs(1);
+    rig.hang(Calls::Syncs, 1);
     noticed("spooler stalled", (2, 1), 10);
     rig.let_go();
     let accepted = app.accepted;
