@@ -181,7 +181,7 @@ impl Spooler {
 
     /// Waits for the end of a step on the way to stdout: what it prints is then counted there, and not
     /// read again. Not for long, since a write that hangs keeps the lock.
-    fn between_steps(&self) -> Option<MutexGuard<'_, dyn Write + Send>> {
+    fn between_steps(&self) -> Option<MutexGuard<'_, dyn Write + Send + 'static>> {
         let until = clock::monotonic().saturating_add(STEP_PATIENCE);
         loop {
             match self.out.try_lock() {
