@@ -59,12 +59,15 @@ pub struct Unavailable {
     pub detail: String,
 }
 
-/// The error and all its sources, joined by ": ".
+/// The error and all its sources, joined by ": ". A driver's error that repeats its source says it once.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            let _ = write!(text, ": {cause_text}");
+        }
         source = cause.source();
     }
     text
@@ -82,5 +85,7 @@ mod tests {
     fn the_chain_says_each_cause_once() {
         let error = Outer(std::io::Error::other("disk on fire"));
         assert_eq!(chain(&error), "cannot read the cursor: disk on fire");
+        let error = Outer(std::io::Error::other(Outer(std::io::Error::other("cannot read the cursor"))));
+        assert_eq!(chain(&error), "cannot read the cursor");
     }
 }

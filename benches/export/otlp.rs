@@ -6,7 +6,8 @@
 //!
 //! Beside it Rotel, where `ROTEL_AGENT` names its binary (it is inside the PyPI package `rotel`:
 //! `pip download rotel`, unpack the wheel, `rotel/rotel-agent`): it gets the same records as OTLP
-//! requests over HTTP and forwards them to the same kind of receiver. Rotel has them in memory only.
+//! requests over HTTP and forwards them to the same kind of receiver. Rotel has them in memory only, and
+//! packs them with gzip whatever it is told: so there is a round of ours with gzip, too.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -30,10 +31,13 @@ use super::discard::Receiver;
 const RECORDS: u64 = 1_000_000;
 const ROUNDS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(120);
+/// How long a batch that is not full waits: as with Rotel.
+const LINGER: Duration = Duration::from_millis(200);
 /// Records of a request to Rotel.
 const REQUEST: u64 = 8_192;
 
 /// What a round gave.
+#[derive(Clone)]
 struct Round {
     per_second: f64,
     cpu_micros: f64,
@@ -45,14 +49,14 @@ struct Round {
 /// The machine has no room, or a contender does not end.
 pub(crate) fn run() -> Result<String, Box<dyn Error>> {
     let rotel = dogwatch::config::environment("ROTEL_AGENT");
-    let mut all: Vec<(&str, Vec<Round>)> = vec![("dogwatch, spool -> OTLP/HTTP", Vec::new())];
-    if rotel.is_some() {
-        all.push(("rotel, memory -> OTLP/HTTP", Vec::new()));
-    }
+    let names = ["dogwatch, spool -> OTLP/HTTP", "the same, gzip", "rotel, memory -> OTLP/HTTP, gzip"];
+    let mut all: Vec<(&str, Vec<Round>)> = names.map(|name| (name, Vec::new())).to_vec();
+    all.truncate(if rotel.is_some() { 3 } else { 2 });
     for _ in 0..ROUNDS {
-        all[0].1.push(dogwatch()?);
+        all[0].1.push(dogwatch(Compression::None)?);
+        all[1].1.push(dogwatch(Compression::Gzip)?);
         if let Some(agent) = &rotel {
-            all[1].1.push(rotel_round(Path::new(agent))?);
+            all[2].1.push(rotel_round(Path::new(agent))?);
         }
     }
     let mut out = format!("\n{RECORDS} records with 4 attributes to a receiver that discards\n\n");
@@ -70,26 +74,28 @@ fn source() -> Source {
     Source { source_type: "external".into(), source_id: "bench".into(), resource }
 }
 
-fn otlp(url: &str) -> Result<OtlpConfig, Box<dyn Error>> {
+fn otlp(url: &str, compression: Compression) -> Result<OtlpConfig, Box<dyn Error>> {
     let endpoint = Endpoint {
         url: format!("{url}/v1/logs").parse()?,
         headers: Vec::new(),
         timeout: Duration::from_secs(10),
-        // The usual one towards this machine.
-        compression: Compression::None,
+        compression,
         certificate: None,
         identity: None,
     };
-    Ok(OtlpConfig { logs: Some(endpoint), traces: None, batch_max: 8_192, linger: Duration::from_secs(1) })
+    Ok(OtlpConfig { logs: Some(endpoint), traces: None, batch_max: 8_192, linger: LINGER })
 }
 
-fn dogwatch() -> Result<Round, Box<dyn Error>> {
+fn dogwatch(compression: Compression) -> Result<Round, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     backlog(folder.path())?;
     let receiver = Receiver::start()?;
     let (began, cpu) = (monotonic(), cpu()?);
-    let config =
-        Config { otlp: Some(otlp(&receiver.url)?), adopt: Adopt::All, ..Config::new(folder.path(), source()) };
+    let config = Config {
+        otlp: Some(otlp(&receiver.url, compression)?),
+        adopt: Adopt::All,
+        ..Config::new(folder.path(), source())
+    };
     let (_, guard) = telemetry::start::<Registry>(config)?;
     wait(|| Ok(receiver.records()? >= RECORDS))?;
     let (took, cpu) = (monotonic() - began, self::cpu()? - cpu);
@@ -136,7 +142,7 @@ fn rotel_round(agent: &Path) -> Result<Round, Box<dyn Error>> {
     let mut command = Command::new(agent);
     command
         .args(["start", "--exporter", "otlp", "--otlp-exporter-protocol", "http"])
-        .args(["--otlp-exporter-endpoint", &receiver.url, "--otlp-exporter-compression", "none"])
+        .args(["--otlp-exporter-endpoint", &receiver.url])
         .args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")])
         .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")])
         .arg("--pid-file")
@@ -144,7 +150,7 @@ fn rotel_round(agent: &Path) -> Result<Round, Box<dyn Error>> {
     let agent = Agent(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
     wait(|| Ok(TcpStream::connect(("127.0.0.1", http)).is_ok()))?;
     let batch = batch();
-    let mut sender = OtlpExporter::new(otlp(&format!("http://127.0.0.1:{http}"))?)?;
+    let mut sender = OtlpExporter::new(otlp(&format!("http://127.0.0.1:{http}"), Compression::None)?)?;
     let (began, cpu) = (monotonic(), ticks(agent.0.id())?);
     for _ in 0..RECORDS.div_ceil(REQUEST) {
         sender.export(&batch, clock::now(), LIMIT)?;

@@ -169,7 +169,11 @@ fn trouble(stood: &Stood, pending: u64) -> String {
     let error = stood.last_error.as_deref().unwrap_or("no error");
     let at = stood.last_error_at.map_or_else(String::new, |at| format!(" ({})", at.strftime("%H:%M UTC")));
     match (stood.state.as_str(), &stood.remedy) {
-        ("blocked", Some(remedy)) => format!("; {} is blocked{at}: {error}; {remedy}", stood.exporter),
+        // Most errors that block end with what to do.
+        ("blocked", Some(remedy)) if !error.ends_with(remedy) => {
+            format!("; {} is blocked{at}: {error}; {remedy}", stood.exporter)
+        }
+        ("blocked", _) => format!("; {} is blocked{at}: {error}", stood.exporter),
         ("retrying", _) => format!("; {} tries again{at}: {error}", stood.exporter),
         _ if pending > 0 => format!("; {}, last error{at}: {error}", stood.exporter),
         _ => String::new(),

@@ -32,17 +32,20 @@ fn arrives(rig: &Rig, settings: Settings<'_>) {
     rig.spools_add_up();
 }
 
-/// Ships two lines that must be held: nothing is lost, and what is said names all of `words`.
-fn is_held(rig: &Rig, settings: Settings<'_>, words: &[&str]) {
-    let said = run(rig, &["ship", "--source", "t", "--wait-delivered"], settings, "one\ntwo\n");
+/// Ships two lines that must be held: nothing is lost, and what is said names all of `words`. In a folder
+/// of its own, which it gives: an earlier error may be of the same minute.
+fn held(settings: Settings<'_>, words: &[&str]) -> Rig {
+    let rig = Rig::new();
+    let said = run(&rig, &["ship", "--source", "t", "--wait-delivered"], settings, "one\ntwo\n");
     assert_eq!(said.code, Some(1), "{said:?}");
-    let ls = run(rig, &["spool", "ls"], settings, "");
+    let ls = run(&rig, &["spool", "ls"], settings, "");
     assert!(ls.out.contains("is blocked"), "{ls:?}");
     for word in words {
         assert!(ls.out.contains(word), "{word}: {ls:?}");
     }
     rig.spools_add_up();
-    search(rig);
+    search(&rig);
+    rig
 }
 
 fn port(url: &str) -> u16 {
@@ -67,14 +70,13 @@ fn otlp_over_https_trusts_the_authority_that_is_named_and_no_other() {
     fn pairs<'a>(all: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
         all.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
-    let rig = Rig::new();
-    let held = ["certificate", "OTEL_EXPORTER_OTLP_CERTIFICATE", &endpoint];
+    let words = ["certificate", "OTEL_EXPORTER_OTLP_CERTIFICATE", &endpoint];
     // The system's authorities do not know it, and another one has not signed it.
-    is_held(&rig, &pairs(&settings(None, &endpoint)), &held);
-    is_held(&rig, &pairs(&settings(Some(&another), &endpoint)), &held);
+    held(&pairs(&settings(None, &endpoint)), &words);
+    let rig = held(&pairs(&settings(Some(&another), &endpoint)), &words);
     // One that is right about the signature, and whose certificate is for somebody else.
     let wrong_name = format!("https://localhost:{}", ours.serve_as_another(port(&receiver.base)));
-    is_held(&rig, &pairs(&settings(Some(&ours), &wrong_name)), &["certificate", "elsewhere.example"]);
+    held(&pairs(&settings(Some(&ours), &wrong_name)), &["certificate", "elsewhere.example"]);
     assert!(receiver.seen().is_empty(), "nothing was said to a server that is not trusted");
 
     // What was held goes out once the right one is named.
@@ -85,7 +87,7 @@ fn otlp_over_https_trusts_the_authority_that_is_named_and_no_other() {
         let scopes = logs.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
         scopes.map(|scope| scope.log_records.len()).sum::<usize>()
     });
-    assert!(records.sum::<usize>() >= 8, "four runs of two lines");
+    assert!(records.sum::<usize>() >= 4, "two runs of two lines");
 }
 
 #[test]
@@ -96,10 +98,9 @@ fn a_database_that_must_be_verified_is_and_another_authority_is_refused() {
     let with = |authority: &Authority, mode: &str| {
         format!("{}?sslmode={mode}&sslrootcert={}", database.url(), authority.certificate().display())
     };
-    let rig = Rig::new();
     // A server that speaks no TLS.
     let plain = with(&ours, "verify-full");
-    is_held(&rig, &[("DATABASE_URL", &plain)], &["TLS", "sslmode"]);
+    let rig = held(&[("DATABASE_URL", &plain)], &["TLS", "sslmode"]);
     let said = run(&rig, &["migrate"], &[("DATABASE_URL", &plain)], "");
     assert!(said.code == Some(2) && said.err.contains("TLS"), "{said:?}");
 
@@ -115,16 +116,16 @@ fn a_database_that_must_be_verified_is_and_another_authority_is_refused() {
         // Without the authority's file the system's are asked, which do not know it.
         (format!("{}?sslmode=verify-full", database.url()), ["certificate", "sslrootcert"]),
     ] {
-        is_held(&rig, &[("DATABASE_URL", &url)], &words);
+        let rig = held(&[("DATABASE_URL", &url)], &words);
         let said = run(&rig, &["migrate", "--dry-run"], &[("DATABASE_URL", &url)], "");
         assert!(said.code == Some(2) && said.err.contains("certificate"), "{said:?}");
         assert!(!said.err.contains(PASSWORD), "{said:?}");
     }
     arrives(&rig, &[("DATABASE_URL", &verified)]);
-    assert_eq!(database.count("system_logs where source_id = 't'"), 10, "what was held, and the last two");
+    assert_eq!(database.count("system_logs where source_id = 't'"), 4, "what was held, and the last two");
     let rows = run(&rig, &["logs", "--source", "t", "--json"], &[("DATABASE_URL", &verified)], "");
     let rows: Value = serde_json::from_str(&rows.out).unwrap();
-    assert_eq!(rows["logs"].as_array().unwrap().len(), 10);
+    assert_eq!(rows["logs"].as_array().unwrap().len(), 4);
     search(&rig);
 }
 
@@ -141,8 +142,7 @@ fn supabase_over_https_trusts_the_systems_authorities_and_reads_back_over_it() {
     let (right, wrong) = (settings(&ours), settings(&another));
     let right: Vec<(&str, &str)> = right.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let wrong: Vec<(&str, &str)> = wrong.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let rig = Rig::new();
-    is_held(&rig, &wrong, &["certificate", "SSL_CERT_FILE", &url]);
+    let rig = held(&wrong, &["certificate", "SSL_CERT_FILE", &url]);
     let said = run(&rig, &["logs"], &wrong, "");
     assert!(said.code == Some(69) && said.err.contains("certificate"), "{said:?}");
     assert!(project.seen().is_empty(), "the key went to nobody who is not trusted");

@@ -77,8 +77,8 @@ end $$;
 
 -- Of each source the row that arrived last, among its newest by its own clock and the last 2,000 of
 -- the table: a clock that ran ahead once would otherwise hide all that its source has said since. In
--- the order of sources, from behind `after` {source_type, source_id} on. Texts are cut and metadata
--- are left out: it is asked every few seconds.
+-- the order of sources, from behind `after` {source_type, source_id} on. Texts are cut, metadata and
+-- nulls are left out: it is asked every few seconds.
 create or replace function public.dw_newest_logs(jsonb) returns jsonb
 language sql stable security definer set search_path = '' set statement_timeout = '15s' as $$
     with recursive sources (source_type, source_id) as (
@@ -108,7 +108,8 @@ language sql stable security definer set search_path = '' set statement_timeout 
     select jsonb_build_object(
         'now', (extract(epoch from clock_timestamp()) * 1000000)::bigint,
         'rows', coalesce(jsonb_agg(
-            dogwatch.log_row(entry) || jsonb_build_object('message', left((entry).message, 512), 'metadata', '{}'::jsonb)
+            jsonb_strip_nulls(dogwatch.log_row(entry)
+                || jsonb_build_object('message', left((entry).message, 512), 'metadata', '{}'::jsonb))
             order by (entry).source_type, (entry).source_id), '[]'),
         'more', count(*) >= 1000)
     from newest

@@ -99,7 +99,8 @@ fn silence_over_a_project_rings_and_ends() {
         let whole = page.contains("dogwatch_canary_took_seconds ") && page.contains("dogwatch_canary_changed 0\n");
         whole.then_some(())
     });
-    let ids = rig.submit(&["--", "echo", "hello from the program"]);
+    let said = run(&rig, &project, &["submit", "--", "echo", "hello from the program"]);
+    let ids: Vec<String> = said.out.lines().map(str::to_owned).collect();
     rig.ended(&ids);
     let hello = eventually("the program's line", || {
         let rows = json(&rig, &project, "logs", &["logs", "--grep", "hello from the program"]);

@@ -161,11 +161,11 @@ fn rights_that_were_revoked_are_granted_again_and_a_dry_run_changes_none() {
     database.run(
         "revoke insert on public.system_logs from service_role;
          revoke execute on function public.dw_insert_logs(jsonb) from service_role;
-         revoke usage on sequence dogwatch.system_logs_arrival from postgres",
+         revoke usage on sequence dogwatch.system_logs_arrival from service_role",
     );
     let missing = [
         "execute on public.dw_insert_logs(jsonb) to service_role",
-        "usage on dogwatch.system_logs_arrival to postgres",
+        "usage on dogwatch.system_logs_arrival to service_role",
         "insert on public.system_logs to service_role",
     ];
     let may_insert = || database.ask("select has_table_privilege('service_role', 'public.system_logs', 'insert')");

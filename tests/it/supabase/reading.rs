@@ -35,8 +35,11 @@ struct Scene {
 
 impl Scene {
     async fn with_key(key: &str) -> Scene {
-        let database = migrated(Cluster::shared().database());
-        let project = Project::start(&database);
+        let made = tokio::task::spawn_blocking(|| {
+            let database = migrated(Cluster::shared().database());
+            (Project::start(&database), database)
+        });
+        let (project, database) = made.await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let config = SupabaseConfig::new(&project.url, "SUPABASE_SECRET_KEY", key).unwrap();
         let clock = TimeSource::Fixed(Arc::new(AtomicI64::new(FLEET_MICROS)));

@@ -341,7 +341,7 @@ fn what_a_human_must_lift_blocks_with_what_to_do() {
     check(
         error(403, "42501", "permission denied for table system_logs"),
         expect![
-            "blocked: Supabase answered 403 42501: permission denied for table system_logs -> give the service role its rights again: apply the files of migrations/postgres/logs, which may be applied again"
+            "blocked: Supabase answered 403 42501: permission denied for table system_logs -> give the service role its rights again: run `dogwatch migrate` on the project's database"
         ],
     );
     check(
