@@ -11,6 +11,8 @@ mod agents;
 mod demo;
 mod input;
 mod killed;
+#[cfg(target_os = "linux")]
+mod noticed;
 mod otel;
 mod postgres;
 mod prometheus;

@@ -20,6 +20,15 @@ const DOGWATCH: &str = env!("CARGO_BIN_EXE_dogwatch");
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Period of looks.
 const LOOK: Duration = Duration::from_millis(20);
+/// Settings of a fleet that falls silent and is heard five times as fast as a real one.
+pub(crate) const FAST_SETTINGS: &[(&str, &str)] = &[
+    ("DOGWATCH_LOG_SILENCE_SECONDS", "8"),
+    ("DOGWATCH_WATCH_SECONDS", "0.5"),
+    ("DOGWATCH_HEARTBEAT_SECONDS", "1"),
+    ("DOGWATCH_CANARY_SECONDS", "1"),
+    ("DOGWATCH_BEAT_SECONDS", "1"),
+    ("ORCHESTRATOR_POLL_SEC", "1"),
+];
 /// Names of the outside world that no test may depend on.
 const FOREIGN: &[&str] = &["DOGWATCH_CONFIG", "SUPABASE_KEY", "TRACEPARENT"];
 
@@ -286,7 +295,7 @@ pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// A port that is free, below those that the kernel gives away by itself.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 12_000 + u16::try_from(std::process::id() % 900).unwrap() * 20;
     loop {
