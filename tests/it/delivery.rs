@@ -7,6 +7,6 @@
 mod data;
 mod outages;
 pub(crate) mod pooler;
-mod proxy;
+pub(crate) mod proxy;
 mod refusals;
 mod scene;

@@ -93,7 +93,7 @@ fn namespace(dir: &Path) -> Option<&'static str> {
 }
 
 /// Mounts; the text says why not.
-fn mount(arguments: &[&str], on: &Path) -> Result<(), String> {
+pub(crate) fn mount(arguments: &[&str], on: &Path) -> Result<(), String> {
     std::fs::create_dir_all(on).unwrap();
     run(Command::new("mount").args(arguments).arg(on))
 }

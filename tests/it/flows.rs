@@ -12,6 +12,8 @@ mod agents;
 mod demo;
 mod input;
 mod killed;
+#[cfg(target_os = "linux")]
+mod noticed;
 mod orders;
 mod otel;
 mod postgres;

@@ -1,14 +1,14 @@
-//! A wire to a server that can be slow, cut, or deaf at the worst moment.
+//! A wire to a server that can be slow, cut, deaf at the worst moment, or a black hole.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// See the module.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     faults: Arc<Faults>,
     _runtime: tokio::runtime::Runtime,
@@ -21,10 +21,26 @@ struct Faults {
     /// So many answers to a commit are still to be swallowed, each with its connection.
     swallow: AtomicU32,
     swallowed: AtomicU32,
+    /// Which wires carry nothing, see [`Hole`].
+    hole: AtomicU8,
 }
 
+/// Wires that stay open and carry nothing, until there is no hole any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hole {
+    None = 0,
+    /// Those that log rows are written over.
+    Exports = 1,
+    All = 2,
+}
+
+/// Period at which a wire in a hole looks whether it is over.
+const HOLE_LOOK: Duration = Duration::from_millis(20);
+/// What is on the wire where log rows are written.
+const EXPORT: &[u8] = b"insert into public.system_logs";
+
 impl Proxy {
-    pub(super) fn to(server: u16) -> Proxy {
+    pub(crate) fn to(server: u16) -> Proxy {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let faults = Arc::new(Faults::default());
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -44,21 +60,26 @@ impl Proxy {
         Proxy { port, faults, _runtime: runtime }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Every piece of either direction is held back so long.
-    pub(super) fn delay(&self, time: Duration) {
+    pub(crate) fn delay(&self, time: Duration) {
         self.faults.delay.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
     /// The next commits happen, and nobody hears of it.
-    pub(super) fn swallow_answers(&self, commits: u32) {
+    pub(crate) fn swallow_answers(&self, commits: u32) {
         self.faults.swallow.store(commits, Ordering::SeqCst);
     }
 
-    pub(super) fn swallowed(&self) -> u32 {
+    /// From now on these wires, and new ones of their kind, are black holes.
+    pub(crate) fn set_hole(&self, hole: Hole) {
+        self.faults.hole.store(hole as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn swallowed(&self) -> u32 {
         self.faults.swallowed.load(Ordering::SeqCst)
     }
 }
@@ -66,6 +87,7 @@ impl Proxy {
 /// Carries bytes until one side ends, or the fault comes.
 async fn wire(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
     let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut exports = false;
     loop {
         let is_up;
         let length = tokio::select! {
@@ -78,6 +100,10 @@ async fn wire(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
             tokio::time::sleep(delay).await;
         }
         let piece = if is_up { &up[..length] } else { &down[..length] };
+        exports |= is_up && piece.windows(EXPORT.len()).any(|text| text == EXPORT);
+        while faults.hole.load(Ordering::SeqCst) >= if exports { Hole::Exports } else { Hole::All } as u8 {
+            tokio::time::sleep(HOLE_LOOK).await;
+        }
         let to = if is_up { &mut server } else { &mut client };
         if to.write_all(piece).await.is_err() {
             return;

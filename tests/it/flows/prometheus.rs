@@ -10,11 +10,11 @@ use super::rig::{Rig, Running, eventually, get};
 /// The bearer that the pages want.
 const TOKEN: &str = "marked-secret-page-token";
 
-/// Prometheus on these scrape targets.
-fn prometheus(rig: &Rig, port: u16) -> Running {
+/// Prometheus on these scrape targets; `more` are further parts of its configuration.
+pub(super) fn prometheus(rig: &Rig, port: u16, more: &str) -> Running {
     let token = rig.file("token", TOKEN);
     let config = format!(
-        "global: {{scrape_interval: 500ms, scrape_timeout: 400ms}}\n\
+        "{more}\n\
          scrape_configs:\n\
          \x20 - job_name: dogwatch\n\
          \x20   authorization: {{credentials_file: {token}}}\n\
@@ -35,13 +35,18 @@ fn prometheus(rig: &Rig, port: u16) -> Running {
     rig.start(command)
 }
 
+/// What its API answers.
+pub(super) fn ask(port: u16, path: &str) -> Option<Value> {
+    let (_, body) = get(port, path).filter(|(code, _)| *code == 200)?;
+    // The answer may come in chunks: the document is between the first and the last brace.
+    let document = body.get(body.find('{')?..=body.rfind('}')?)?;
+    serde_json::from_str(document).ok()
+}
+
 /// The value of a query that gives one number.
 fn number(port: u16, query: &str) -> Option<f64> {
     let query: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let (_, body) = get(port, &format!("/api/v1/query?query={query}")).filter(|(code, _)| *code == 200)?;
-    // The answer may come in chunks: the document is between the first and the last brace.
-    let document = body.get(body.find('{')?..=body.rfind('}')?)?;
-    let answer: Value = serde_json::from_str(document).ok()?;
+    let answer = ask(port, &format!("/api/v1/query?query={query}"))?;
     answer["data"]["result"].as_array()?.first()?["value"][1].as_str()?.parse().ok()
 }
 
@@ -50,7 +55,7 @@ fn a_real_prometheus_scrapes_it() {
     let rig = Rig::new();
     let port = rig.watch + 7_000;
     let _up = rig.up_with(&[], &[("DOGWATCH_TOKEN", TOKEN)]);
-    let scraper = prometheus(&rig, port);
+    let scraper = prometheus(&rig, port, "global: {scrape_interval: 500ms, scrape_timeout: 400ms}");
     rig.submit(&["--", "true"]);
     for query in [
         "up{job=\"dogwatch\"} == 1",

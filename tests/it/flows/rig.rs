@@ -20,6 +20,15 @@ const DOGWATCH: &str = env!("CARGO_BIN_EXE_dogwatch");
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Period of looks.
 const LOOK: Duration = Duration::from_millis(20);
+/// Settings of a fleet that falls silent and is heard five times as fast as a real one.
+pub(crate) const FAST_SETTINGS: &[(&str, &str)] = &[
+    ("DOGWATCH_LOG_SILENCE_SECONDS", "8"),
+    ("DOGWATCH_WATCH_SECONDS", "0.5"),
+    ("DOGWATCH_HEARTBEAT_SECONDS", "1"),
+    ("DOGWATCH_CANARY_SECONDS", "1"),
+    ("DOGWATCH_BEAT_SECONDS", "1"),
+    ("ORCHESTRATOR_POLL_SEC", "1"),
+];
 /// Names of the outside world that no test may depend on.
 const FOREIGN: &[&str] = &["DOGWATCH_CONFIG", "SUPABASE_KEY", "TRACEPARENT"];
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dogwatch::clock;
 use rustix::process::{Pid, Signal};
 
-use super::rig::{Rig, Running, eventually, is_long, pause};
+use super::rig::{FAST_SETTINGS, Rig, Running, eventually, is_long, pause};
 
 /// How much longer than promised a fault may stay unnoticed on a busy machine.
 const SLACK: u32 = 3;
@@ -18,15 +18,7 @@ pub(super) fn pace() -> (Duration, Vec<(&'static str, &'static str)>) {
     if is_long() {
         return (Duration::from_secs(60), vec![]);
     }
-    let fast = vec![
-        ("DOGWATCH_LOG_SILENCE_SECONDS", "8"),
-        ("DOGWATCH_WATCH_SECONDS", "0.5"),
-        ("DOGWATCH_HEARTBEAT_SECONDS", "1"),
-        ("DOGWATCH_CANARY_SECONDS", "1"),
-        ("DOGWATCH_BEAT_SECONDS", "1"),
-        ("ORCHESTRATOR_POLL_SEC", "1"),
-    ];
-    (Duration::from_secs(10), fast)
+    (Duration::from_secs(10), FAST_SETTINGS.to_vec())
 }
 
 /// The exit code of one round by hand.
