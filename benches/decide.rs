@@ -26,7 +26,11 @@ const NOW: &str = "2025-10-16T17:35:00Z";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{:>8} {:>10} {:>12} {:>12} {:>14}", "workers", "tasks", "median CPU", "budget", "ns per worker")?;
+    writeln!(
+        out,
+        "{:>8} {:>10} {:>12} {:>12} {:>14}",
+        "workers", "tasks", "median CPU", "budget", "ns per worker"
+    )?;
     for (workers, tasks, budget) in SIZES {
         let snapshot: Snapshot = serde_json::from_value(fleet(workers, tasks))?;
         let mut times = Vec::new();
