@@ -8,6 +8,7 @@ use super::facts::Broken;
 use super::processes::{Process, Slot};
 use super::timeline::{HOUR, SECOND};
 use super::world::{Event, World};
+use crate::clock;
 use crate::fleet::snapshot::Demand;
 use crate::fleet::task::Bucket;
 use crate::orchestrator::Decide;
@@ -15,6 +16,10 @@ use crate::store::Store as _;
 
 /// A pod of ours without an open row may be so old at the end of a calm.
 const ORPHAN_AGE_MAX: i64 = HOUR;
+
+/// Whoever has just come up or finished a task is kept for something: a user's credits, which come back
+/// in the middle of a calm, may have brought the last task a moment ago.
+const KEPT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// A world and its orchestrators.
 pub(super) struct Runner {
@@ -134,8 +139,16 @@ impl Runner {
             }
         }
         let limit = sim.policy.min_workers.max(sim.policy.idle_buffer) as usize;
-        if open.len() > limit {
-            return broken("nobody is kept for nothing", format!("{} workers, {limit} wanted", open.len()));
+        let database_now = sim.store_time();
+        let kept = open.iter().filter_map(|worker| self.world.store.peek(worker)?.live);
+        let kept = kept.filter(|live| {
+            let since = live.idle_since.max(Some(live.state_since)).unwrap_or(live.state_since);
+            clock::age(database_now, since) > KEPT_MAX
+        });
+        let kept = kept.count();
+        if kept > limit {
+            let detail = format!("{kept} of {} workers have been idle for too long, {limit} wanted", open.len());
+            return broken("nobody is kept for nothing", detail);
         }
         sim.facts.calms += 1;
         Ok(())

@@ -66,6 +66,17 @@ fn ten_minutes_without_a_database_cost_no_worker_and_no_task() {
     assert!(kept > 5, "{kept} workers lived through it");
 }
 
+/// Seeds that showed something, and the days they need for it.
+#[test]
+fn seeds_that_once_broke_hold() {
+    // 13: the provider cannot be reached, and a pod elsewhere shows that it can again. 50: a calm ends in
+    // the moment in which the last task does. 106: the database's clock jumps ahead while a pod that was
+    // just made is not listed yet.
+    for (seed, days) in [(13, 1), (50, 2), (106, 10)] {
+        assert_eq!(live(seed, days).broken, None, "dogwatch simulate --seeds {seed}..{} --days {days}", seed + 1);
+    }
+}
+
 #[test]
 fn a_seed_is_one_history() {
     let one = live(3, 1);

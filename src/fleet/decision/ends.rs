@@ -20,7 +20,7 @@ use crate::clock;
 
 /// A listing may lag behind what it lists by this long, seconds.
 pub const NOT_LISTED_GRACE_SECONDS: u64 = 10;
-/// Complete listings in a row without it before a pod whose making was not confirmed does not exist.
+/// Complete listings in a row without it before a pod that has never spoken does not exist.
 pub const AMBIGUOUS_LISTS_MIN: u32 = 3;
 /// How far a deadline of the start may be widened where starts are measured to be slow.
 const SLOW_START_FACTOR_MAX: u64 = 2;
@@ -161,7 +161,8 @@ impl Judge<'_> {
             if is_settled { grace } else { grace.max(seconds(self.question.policy_live.ambiguous_seconds)) };
         let last_sign = worker.last_heartbeat_at.max(Some(live.state_since)).unwrap_or(live.state_since);
         let silent = clock::age(self.question.now, last_sign);
-        let lists_enough = known || live.unlisted.is_none_or(|lists| lists >= AMBIGUOUS_LISTS_MIN);
+        // The database's clock may jump, and listings cannot: what was never seen must lack in several.
+        let lists_enough = is_settled || live.unlisted.is_none_or(|lists| lists >= AMBIGUOUS_LISTS_MIN);
         if silent < limit.saturating_add(listing_age) || !lists_enough {
             return None;
         }

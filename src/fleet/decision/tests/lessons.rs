@@ -310,6 +310,14 @@ fn lesson_15_a_lost_pod_is_closed_only_on_a_complete_listing_and_after_a_grace()
         no worker is wanted: 0 desired, 1 active, 0 spawning
     "#]],
     );
+    // A database's clock that jumps ahead makes a pod that was just made look old.
+    check(
+        "policy: min 0\nw1 created 133s pod unlisted lists 2\nw2 created 133s pod unlisted lists 3",
+        expect![[r#"
+        no worker is wanted: 0 desired, 0 active, 2 spawning; 1 worker is over and closed (w2: not found at the provider, no sign for 133 s)
+          end w2: external: not found at the provider, no sign for 133 s
+    "#]],
+    );
     check(
         "policy: min 0\nw1 ambiguous 119s pod none\nw2 ambiguous 120s pod none",
         expect![[r#"
