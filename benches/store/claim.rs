@@ -80,7 +80,8 @@ pub(crate) fn run(cluster: &Cluster, runtime: &Runtime) -> Result<String, Box<dy
         for round in 0..ROUNDS {
             for ((way, _), outcome) in WAYS.iter().zip(&mut outcomes) {
                 let name = format!("{}_{round}_{}", filled.name, *way as usize);
-                cluster.admin().run(&format!("create database {name} template {}; checkpoint", filled.name));
+                cluster.admin().run(&format!("create database {name} template {}", filled.name));
+                cluster.admin().run("checkpoint");
                 let database = filled.named(&name);
                 runtime.block_on(contend(&database, *way, shape, outcome))?;
                 check(&database, outcome);

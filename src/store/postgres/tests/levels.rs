@@ -77,7 +77,7 @@ fn a_migration_leaves_an_operators_functions_as_they_are() {
              where p.proname = '{name}' and p.pronamespace = 'dogwatch'::regnamespace"
         ))
     };
-    assert_eq!(language("dw_requeue"), "sql select false ");
+    assert_eq!(language("dw_requeue"), "sql select false");
     assert!(language("dw_claim").starts_with("plpgsql"));
     assert!(language("dw_finish").starts_with("plpgsql"));
 }
