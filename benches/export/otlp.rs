@@ -5,8 +5,8 @@
 //! from the start of that recorder to the last receipt; reading the disk is part of it.
 //!
 //! Beside it Rotel, where `ROTEL_AGENT` names its binary (it is inside the PyPI package `rotel`:
-//! `pip download rotel`, unpack the wheel, `rotel/rotel-agent`): it gets the same records as OTLP
-//! requests over HTTP and forwards them to the same kind of receiver. Rotel has them in memory only, and
+//! `pip download rotel`, unpack the wheel, `rotel/rotel-agent`): it gets as many records (smaller
+//! ones, without attributes) as OTLP requests over HTTP and forwards them to the same kind of receiver. Rotel has them in memory only, and
 //! packs them with gzip whatever it is told: so there is a round of ours with gzip, too.
 
 use std::error::Error;
