@@ -121,9 +121,9 @@ need() {
         missing+=("amtool (Debian: prometheus-alertmanager)")
     # Debian's Alertmanager reads its templates there and nowhere else, also where it was only unpacked.
     local templates=/usr/share/prometheus/alertmanager
-    if [ ! -e "$templates/default.tmpl" ] && [ -e "$tools$templates/default.tmpl" ]; then
-        as_root mkdir -p "$templates" && as_root cp "$tools$templates/default.tmpl" "$templates" ||
-            missing+=("$templates/default.tmpl (Debian: prometheus-alertmanager)")
+    if [ ! -e "$templates/email.tmpl" ] && [ -e "$tools$templates/email.tmpl" ]; then
+        as_root mkdir -p "$templates" && as_root cp "$tools$templates"/*.tmpl "$templates" ||
+            missing+=("$templates/*.tmpl (Debian: prometheus-alertmanager)")
     fi
     have_postgres || get_postgres || missing+=("a PostgreSQL server: initdb, postgres, psql (Debian: postgresql)")
     command -v openssl >/dev/null || as_root apt-get install -y -qq --no-install-recommends openssl >/dev/null ||
