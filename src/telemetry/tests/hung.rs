@@ -35,7 +35,7 @@ fn switches(rig: &Rig) -> usize {
 fn talk_until_printed(rig: &Rig, guard: &Guard, app: &mut App<'_>, lines: usize) {
     let wanted = printed(rig).len() + lines;
     until("lines on stdout", || {
-        app.talk(Level::Info, if guard.recorder().ring_fill() < 0.7 { 20 } else { 2 });
+        app.talk(Level::Warning, if guard.recorder().ring_fill() < 0.7 { 20 } else { 2 });
         printed(rig).len() >= wanted
     });
 }
@@ -52,9 +52,10 @@ fn while_the_disk_does_not_answer_records_go_to_stdout_and_back_when_it_does() {
         for times in 1..=2 {
             rig.hang(calls, u64::MAX);
             talk_until_printed(&rig, &guard, &mut app, 100);
-            let status = guard.status();
-            assert!(status.fallback, "{calls:?}");
-            assert!(status.trouble.is_some_and(|why| why.contains("does not answer")), "{calls:?}");
+            until("it is said", || {
+                let status = guard.status();
+                status.fallback && status.trouble.is_some_and(|why| why.contains("does not answer"))
+            });
             app.talk(Level::Warning, 5);
             until("the ring has room", || guard.recorder().ring_fill() <= FALLBACK_FILL);
             rig.let_go();
@@ -72,13 +73,18 @@ fn while_the_disk_does_not_answer_records_go_to_stdout_and_back_when_it_does() {
         assert_eq!(shutdown.pending, 0, "{calls:?}");
         let sum = rig.law();
         assert_eq!(sum.cause("stdout"), rig.out.all().len() as u64, "{calls:?}");
-        assert_eq!((sum.dropped, sum.cause("fallback_rate"), sum.refused), (shutdown.lost, 0, 0), "{calls:?}");
+        let beyond_the_rate = sum.cause("fallback_rate");
+        assert_eq!((sum.dropped, sum.refused), (shutdown.lost, 0), "{calls:?}");
+        assert_eq!(sum.dropped, sum.cause("stdout") + beyond_the_rate, "{calls:?}");
         assert_eq!(sum.delivered + sum.dropped, sum.offered, "{calls:?}");
         assert_eq!(rig.far.rows().len() as u64, sum.delivered, "{calls:?}");
         let mut found = [rig.far.texts(), printed(&rig)].concat();
         found.sort();
         expected.sort();
-        assert_eq!(found, expected, "{calls:?}: each once, here or there");
+        assert_eq!(found.len() as u64 + beyond_the_rate, expected.len() as u64, "{calls:?}: {sum:?}");
+        found.dedup();
+        assert_eq!(found.len() as u64 + beyond_the_rate, expected.len() as u64, "{calls:?}: each once");
+        assert!(found.iter().all(|text| expected.binary_search(text).is_ok()), "{calls:?}");
         assert!(rig.disk.trusted_again_files().is_empty(), "{calls:?}");
         println!("{calls:?} hang: {} records, {} of them as lines on stdout", expected.len(), printed(&rig).len());
     }
