@@ -92,7 +92,7 @@ fn no_file_is_loaded_over_a_live_fleet() {
 #[test]
 fn other_numbers_are_laid_over_the_decisions_of_a_time() {
     let rig = Rig::new();
-    let up = rig.up(&["--max-workers", "2"]);
+    let up = rig.up_with(&["--max-workers", "2"], &[("ORCHESTRATOR_POLL_SEC", "0.5")]);
     let ids: Vec<String> = (0..4).flat_map(|_| rig.submit(&["--", "sleep", "0.4"])).collect();
     assert!(rig.ended(&ids).iter().all(|task| task["status"] == "Complete"));
     up.signal(rustix::process::Signal::TERM);
