@@ -28,6 +28,14 @@ impl Fleet {
         Fleet { database, store, micros, dir: tempfile::tempdir().unwrap() }
     }
 
+    /// Runs statements, as many at once as a command line holds.
+    fn run(&self, sql: &str) {
+        let statements: Vec<&str> = sql.split_inclusive(';').collect();
+        for some in statements.chunks(100) {
+            self.database.run(&some.concat());
+        }
+    }
+
     /// That instant as SQL; null for what never was.
     fn at(&self, age: Age) -> String {
         age.map_or_else(
@@ -124,7 +132,7 @@ async fn the_function_and_the_watch_call_the_same_sources_silent() {
         }
     }
     fleet.row(&mut sql, ("external", "a shipper that has ended"), Some(3_000));
-    fleet.database.run(&sql);
+    fleet.run(&sql);
     let (watch, function) = fleet.silent().await;
     assert_eq!(function, watch);
     let of = |kind: &str| watch.iter().filter(|id| id.starts_with(kind)).count();
@@ -161,7 +169,7 @@ async fn everybody_is_silent_only_while_workers_or_cycles_change() {
         }
         // The watch takes each decision again, and these cannot be read: only the function is asked.
         sql.extend(cycle.map(|age| decision(fleet.at(Some(age)))));
-        fleet.database.run(&sql);
+        fleet.run(&sql);
         let (watch, function) = fleet.silent().await;
         assert_eq!(function.contains("*"), is_silent, "{worker_came:?} {cycle:?} {arrived:?}: {function:?}");
         if cycle.is_none() {
@@ -176,7 +184,7 @@ async fn without_a_fleet_age_alone_is_silence_and_only_who_may_asks() {
     let mut sql = String::new();
     fleet.row(&mut sql, ("external", "old"), Some(41));
     fleet.row(&mut sql, ("external", "new"), Some(39));
-    fleet.database.run(&sql);
+    fleet.run(&sql);
     assert_eq!(fleet.silent().await.1, BTreeSet::from(["old".to_owned()]));
     for (role, may) in [("anon", "f"), ("authenticated", "f"), ("service_role", "t")] {
         let function = "telemetry_silence(interval, interval, timestamptz)";

@@ -1,6 +1,7 @@
 //! `dogwatch demo`: its verdict, what it ignores, and that nothing of it stays.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -11,6 +12,8 @@ use crate::postgres_rig::{Cluster, Durability, PASSWORD, until};
 
 /// The demo is over by then on any machine.
 const DEMO_LIMIT: Duration = Duration::from_secs(100);
+/// A whole demo is a minute of work for all cores: one at a time.
+static WHOLE: Mutex<()> = Mutex::new(());
 
 /// A demo in the rig's folder, with nonsense in every setting of the environment.
 fn demo(rig: &Rig, words: &[&str]) -> Running {
@@ -103,6 +106,7 @@ fn holds(said: &Said, exporter: &str) {
 
 #[test]
 fn the_demo_holds_all_it_claims_and_leaves_nothing() {
+    let _turn = WHOLE.lock().unwrap_or_else(PoisonError::into_inner);
     let rig = Rig::new();
     holds(&demo(&rig, &[]).wait_for(DEMO_LIMIT), "sqlite");
     rig.is_left_alone();
@@ -116,6 +120,7 @@ fn inventory(cluster: &Cluster) -> String {
 
 #[test]
 fn on_postgres_it_holds_the_same_and_leaves_neither_database_nor_role() {
+    let _turn = WHOLE.lock().unwrap_or_else(PoisonError::into_inner);
     let (rig, cluster) = (Rig::new(), Cluster::start(Durability::Relaxed));
     let before = inventory(&cluster);
     let running = demo(&rig, &["--postgres", &cluster.admin().url()]);
