@@ -21,7 +21,10 @@ use crate::telemetry::ring::{Aside, Refused};
 const SCENE: &str = "DOGWATCH_TEST_METRICS_SCENE";
 const CHILD: &str = "telemetry::tests::metrics::scene_in_a_process_of_its_own";
 
-const SCENES: &[(&str, fn(&Page))] = &[
+/// Its name, and what happens in it.
+type Scene = (&'static str, fn(&Page));
+
+const SCENES: &[Scene] = &[
     ("delivered", exporters::delivered),
     ("down", exporters::down),
     ("blocked", exporters::blocked),
