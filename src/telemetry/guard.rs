@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::record::Kind;
 use super::recorder::Recorder;
@@ -117,10 +117,27 @@ impl Guard {
         &self.recorder
     }
 
-    /// Waits until everything that was published before is on disk. False: not within `limit`.
+    /// Waits until everything that was published before is on disk. False: not within `limit`, or
+    /// nobody is left who would do it.
     pub fn flush(&self, limit: Duration) -> bool {
-        let (answer, answered) = bounded(1);
-        self.orders.send_timeout(Order::Flush(answer), limit).is_ok() && answered.recv_timeout(limit).is_ok()
+        let deadline = clock::monotonic().saturating_add(limit);
+        loop {
+            let left = deadline.saturating_sub(clock::monotonic());
+            let (answer, answered) = bounded(1);
+            if self.orders.send_timeout(Order::Flush(answer), left).is_err() {
+                return false;
+            }
+            match answered.recv_timeout(left) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+                // Who had the order panicked or was replaced; whoever comes after it is asked again.
+                Err(RecvTimeoutError::Disconnected) => {
+                    if left.is_zero() || self.spooler.pulse().is_given_up() {
+                        return false;
+                    }
+                }
+            }
+        }
     }
 
     /// Where each exporter stands.

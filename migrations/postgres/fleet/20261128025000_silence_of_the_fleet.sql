@@ -27,7 +27,7 @@ create function public.telemetry_silence(
     -- Its last sign of life in the fleet's tables; null: nobody says that it lives.
     alive_at      timestamptz
 )
-language sql stable security definer set search_path = '' as $$
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     with clock as (
         select coalesce(p_now, now()) as now,
             exists (select from dogwatch.processes) or exists (select from dogwatch.workers) as has_fleet

@@ -11,7 +11,7 @@
 
 -- A row as both of them give it.
 create or replace function dogwatch.log_row(entry public.system_logs) returns jsonb
-language sql stable set search_path = '' as $$
+language sql stable set search_path = pg_catalog, pg_temp as $$
     select jsonb_build_object(
         'id', entry.id, 'timestamp', (extract(epoch from entry.timestamp) * 1000000)::bigint,
         'source_type', entry.source_type, 'source_id', entry.source_id, 'log_level', entry.log_level,
@@ -26,7 +26,7 @@ $$;
 -- `after_arrival` is given, in the order of arrival behind it, and two seconds late: a row gets its
 -- place in that order before others can see it.
 create or replace function public.dw_read_logs(jsonb) returns jsonb
-language plpgsql stable security definer set search_path = '' set statement_timeout = '15s' as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set statement_timeout = '15s' as $$
 declare
     v_limit  int  := least(greatest(coalesce(($1 ->> 'limit')::int, 1000), 1), 1000);
     v_order  text := case when $1 ->> 'after_arrival' is null then 'timestamp desc, arrival desc' else 'arrival' end;
@@ -80,7 +80,7 @@ end $$;
 -- the order of sources, from behind `after` {source_type, source_id} on. Texts are cut, metadata and
 -- nulls are left out: it is asked every few seconds.
 create or replace function public.dw_newest_logs(jsonb) returns jsonb
-language sql stable security definer set search_path = '' set statement_timeout = '15s' as $$
+language sql stable security definer set search_path = pg_catalog, pg_temp set statement_timeout = '15s' as $$
     with recursive sources (source_type, source_id) as (
         (select l.source_type, l.source_id from public.system_logs l
          where ($1 -> 'after') is null
@@ -132,6 +132,11 @@ begin
         grant execute on function public.dw_read_logs(jsonb), public.dw_newest_logs(jsonb) to service_role;
     end if;
 end $$;
+
+-- A search path that does not name the caller's temporary schema begins with it, and a type of the
+-- caller's own making may bear any name there: for what runs with the owner's rights it comes last.
+alter function public.dw_maintain_system_logs() set search_path = pg_catalog, pg_temp;
+alter function public.telemetry_silence(interval, interval, timestamptz) set search_path = pg_catalog, pg_temp;
 
 -- PostgREST reads the schema anew.
 notify pgrst, 'reload schema';

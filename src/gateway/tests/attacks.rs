@@ -38,7 +38,7 @@ async fn anon_has_its_functions_and_nothing_else() {
     let bare = database.ask(
         "select count(*) from pg_proc p
          where p.pronamespace in ('public'::regnamespace, 'dogwatch'::regnamespace) and p.prosecdef
-           and not coalesce(p.proconfig, '{}') && array['search_path=pg_catalog, pg_temp', 'search_path=\"\"']",
+           and not coalesce(p.proconfig, '{}') @> '{\"search_path=pg_catalog, pg_temp\"}'",
     );
     assert_eq!(bare, "0", "each has a search path in which nobody can put a name before ours");
     let open = database.ask(

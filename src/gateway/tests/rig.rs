@@ -3,7 +3,7 @@
 //! A base is a gateway on one of the stores, or the SQL functions themselves, called as role `anon`
 //! the way PostgREST does it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -164,7 +164,9 @@ impl Rig {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.address.port())
+        let everywhere = self.address.ip().is_unspecified();
+        let host = if everywhere { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { self.address.ip() };
+        format!("http://{}", SocketAddr::new(host, self.address.port()))
     }
 
     // --- HTTP ---

@@ -21,10 +21,10 @@ use crate::telemetry::ring::{Aside, Refused};
 const SCENE: &str = "DOGWATCH_TEST_METRICS_SCENE";
 const CHILD: &str = "telemetry::tests::metrics::scene_in_a_process_of_its_own";
 
-/// A fault that is staged, and what moves with it.
-type Scene = fn(&Page);
+/// Its name, and what happens in it.
+type Scene = (&'static str, fn(&Page));
 
-const SCENES: &[(&str, Scene)] = &[
+const SCENES: &[Scene] = &[
     ("delivered", exporters::delivered),
     ("down", exporters::down),
     ("blocked", exporters::blocked),
