@@ -337,6 +337,7 @@ where
 
 /// Reads what `replay --from .. --json` said over all that a test has written: every decision row must
 /// give its decision again. Counted like those of the library's tests.
+#[expect(clippy::print_stdout, reason = "a test says what it has looked at")]
 pub(crate) fn decisions_hold(code: Option<i32>, out: &str, err: &str) {
     let found: Value = serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}{err}"));
     let found = &found["replay"];
