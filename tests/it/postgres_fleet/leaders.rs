@@ -14,7 +14,7 @@ use crate::flows::rig::{free_port, get};
 use crate::postgres_rig::until;
 
 /// Take-overs in the normal run, and on demand.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 const ROUNDS_LONG: usize = 50;
 /// Tasks of a round.
 const TASKS: u64 = 3;
