@@ -206,12 +206,14 @@ impl View {
             metrics::gauge!(catalogue::EXPORTER_OVERDUE.name, "exporter" => facts.exporter).set(age.as_secs_f64());
             let Some(word) = word else { continue };
             let error = facts.last_error.map_or_else(|| "it gives no answer".to_owned(), |(_, text)| text);
-            let (name, waiting, seconds) = (slot.name, facts.pending.records, age.as_secs());
+            let (name, seconds) = (slot.name, age.as_secs());
+            let waiting = match facts.pending.records {
+                0 => "a batch is under way".to_owned(),
+                records => format!("{records} records wait"),
+            };
             let text = match word {
                 Word::Begins => {
-                    format!(
-                        "exporter {name} has taken nothing for {seconds} s while {waiting} records wait: {error}"
-                    )
+                    format!("exporter {name} has taken nothing for {seconds} s while {waiting}: {error}")
                 }
                 Word::Ends => format!("exporter {name} takes records again"),
             };
