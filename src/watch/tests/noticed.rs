@@ -212,7 +212,7 @@ const TABLE: [(Fault, &str, i64, &str, &str, &str); 13] = [
         "DogwatchWorkerHung, 645 s",
         "-",
     ),
-    (Fault::AllAgentsDead, "all agents dead", 60, "ended by the cycle, 330 s", "DogwatchWorkersUnheard, 90 s", SQL),
+    (Fault::AllAgentsDead, "all agents dead", 60, "ended by the cycle, 330 s", "DogwatchWorkersUnheard, 90 s", "-"),
     (Fault::ClockSkewed, "clock skewed", 60, "-", "DogwatchClockSkew, 60 s", "-"),
 ];
 const OVERDUE: &str = "exporter overdue, <= 10 s";

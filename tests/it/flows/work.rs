@@ -124,7 +124,7 @@ fn pages_and_checks(rig: &Rig) {
     assert_eq!(rig.run(&["healthcheck"]).code, Some(0));
     let page = |port, path: &str| eventually(path, || get(port, path).filter(|(code, _)| *code == 200)).1;
     assert_eq!(page(rig.gateway, "/livez"), "ok\n");
-    assert_eq!(page(rig.gateway, "/readyz"), "ready\n");
+    assert_eq!(page(rig.gateway, "/readyz"), "ready: leads\n");
     assert!(page(rig.watch, "/livez").starts_with("rounds "));
     let names = |port, metrics: &[catalogue::Metric]| {
         let text = page(port, "/metrics");

@@ -72,7 +72,7 @@ fn recipe() -> &'static str {
 }
 
 #[test]
-fn the_recipe_for_pg_cron_tells_of_a_silent_fleet_and_of_no_other() {
+fn the_recipe_for_pg_cron_tells_who_is_silent_and_whether_all_are() {
     let database = fresh();
     // Stand-ins for pg_cron and pg_net that keep what they are given.
     database.run(
@@ -90,7 +90,8 @@ fn the_recipe_for_pg_cron_tells_of_a_silent_fleet_and_of_no_other() {
     let told = |expected: &str| {
         database.run("delete from net.told");
         database.run(&command);
-        let bodies = "select coalesce(string_agg(coalesce(body->>'source', 'nobody'), ' '), '') from net.told";
+        let bodies =
+            "select coalesce(string_agg(body->>'source', ', ' order by body->>'source'), '') from net.told";
         assert_eq!(database.ask(bodies), expected);
     };
     let row = |source: &str, kind: &str, ago: u32| {
@@ -99,12 +100,13 @@ fn the_recipe_for_pg_cron_tells_of_a_silent_fleet_and_of_no_other() {
              select at, at, '{kind}', '{source}', 'INFO', '{HEARTBEAT}' from (select now() - interval '{ago} seconds' as at) t"
         ));
     };
-    told("nobody");
+    told("every orchestrator");
     row("old", "orchestrator_gpu", 7_200);
     row("lively", "worker", 1);
-    told("old");
+    told("every orchestrator, old");
     row("late", "orchestrator_gpu", 61);
-    told("late");
+    told("every orchestrator, late, old");
+    // Where no fleet's tables say who lives, who has ended is told of, too, for a day.
     row("late", "orchestrator_gpu", 30);
-    told("");
+    told("old");
 }

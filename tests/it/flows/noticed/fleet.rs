@@ -14,9 +14,8 @@ use crate::postgres_rig::{Cluster, Database, PASSWORD};
 
 /// Owns the databases: no superuser, whose rights nobody can revoke.
 pub(super) const ROLE: &str = "dw_fleet";
-/// source_type of the orchestrator's and of the workers' rows.
-pub(super) const ORCHESTRATOR: &str = "orchestrator_gpu";
-pub(super) const WORKER: &str = "worker";
+/// source_type of the orchestrator's rows.
+const ORCHESTRATOR: &str = "orchestrator_gpu";
 /// Time for a fleet to come up, or to be well again, while others do so beside it.
 const WELL_LIMIT: Duration = Duration::from_secs(240);
 
@@ -185,15 +184,21 @@ impl Fleet {
         })
     }
 
-    /// `telemetry_silence()` names sources of that kind; asked every moment, where a job asks every minute.
-    pub(super) fn is_silent<'a>(&'a self, source_type: &'a str) -> Look<'a> {
+    /// What the job of docs/who-noticed.md asks names the orchestrator, or all of them; asked every moment,
+    /// where a job asks every minute.
+    pub(super) fn is_silent(&self) -> Look<'_> {
         let limit = Pace::get().slow_silence;
         Look::new(limit + 2, move || {
+            let from = format!("telemetry_silence(p_limit => '{limit} seconds')");
             let sql = format!(
-                "select count(*) from telemetry_silence(p_limit => '{limit} seconds')
-                 where silent and source_type = '{source_type}'"
+                "select count(*) from (
+                     select source_type from {from} where silent
+                     union all
+                     select 'orchestrator_gpu' from {from} where source_type = 'orchestrator_gpu'
+                     having min(row_age) is null or min(row_age) > interval '{limit} seconds') told
+                 where source_type = 'orchestrator_gpu'"
             );
-            (self.database.ask(&sql) != "0").then(|| format!("telemetry_silence(): {source_type}"))
+            (self.database.ask(&sql) != "0").then(|| "telemetry_silence(): orchestrator_gpu".to_owned())
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dogwatch::clock;
 use rustix::process::{Signal, kill_process};
 
-use super::fleet::{Fleet, Manner, ORCHESTRATOR, ROLE, WORKER};
+use super::fleet::{Fleet, Manner, ROLE};
 use super::measure::{Look, Pace, Row, measure};
 use crate::delivery::proxy::Hole;
 use crate::filesystems::mount;
@@ -41,7 +41,7 @@ pub(super) fn wires() -> Vec<Row> {
             Some(fleet.says(INSIDE, OVERDUE)),
             Some(fleet.rings(pace.silence, "log_silence", &[])),
             Some(fleet.fires(pace.slow_silence, "DogwatchLogSilence")),
-            Some(fleet.is_silent(ORCHESTRATOR)),
+            Some(fleet.is_silent()),
         ],
     );
     fleet.line.set_hole(Hole::None);
@@ -56,7 +56,7 @@ pub(super) fn wires() -> Vec<Row> {
             Some(fleet.says(INSIDE, OVERDUE)),
             Some(fleet.rings(pace.silence, "orchestrator_dead", &consequences)),
             Some(fleet.fires(pace.slow_silence, "DogwatchOrchestratorDead")),
-            Some(fleet.is_silent(ORCHESTRATOR)),
+            Some(fleet.is_silent()),
         ],
     );
     let start = clock::monotonic();
@@ -109,7 +109,7 @@ pub(super) fn rights() -> Vec<Row> {
             Some(fleet.shows(INSIDE, "dogwatch_exporter_blocked{exporter=\"postgres\"}", 1.0)),
             Some(fleet.rings(pace.silence, "all_silent", &["log_silence", "canary", "exporter_blocked"])),
             Some(fleet.fires(pace.slow_silence, "DogwatchAllSilent")),
-            Some(fleet.is_silent(ORCHESTRATOR)),
+            Some(fleet.is_silent()),
         ],
     );
     vec![locked, revoked]
@@ -150,7 +150,7 @@ pub(super) fn disk() -> Vec<Row> {
             Some(fleet.says(INSIDE, &["records wait in memory", "records go to stdout"]).after(|| disk.fill())),
             Some(fleet.rings(0, "disk_full", &consequences)),
             Some(fleet.fires(0, "DogwatchDiskFull")),
-            Some(fleet.is_silent(ORCHESTRATOR).after(|| disk.fill())),
+            Some(fleet.is_silent().after(|| disk.fill())),
         ],
     );
     vec![row]
@@ -198,7 +198,7 @@ pub(super) fn stops() -> Vec<Row> {
                 None,
                 Some(fleet.rings(pace.silence, "orchestrator_dead", &consequences)),
                 Some(fleet.fires(pace.slow_silence, "DogwatchOrchestratorDead")),
-                Some(fleet.is_silent(ORCHESTRATOR)),
+                Some(fleet.is_silent()),
             ],
         )
     };
@@ -239,7 +239,8 @@ pub(super) fn agents() -> Vec<Row> {
             Some(fleet.ends("stalled")),
             Some(fleet.rings(pace.silence, "workers_unheard", &["log_silence"])),
             Some(fleet.fires(pace.slow_silence, "DogwatchWorkersUnheard")),
-            Some(fleet.is_silent(WORKER)),
+            // Who does not beat is the watch's to tell: by its rule of silence a dead source is not silent.
+            None,
         ],
     );
     vec![silent]
