@@ -9,6 +9,8 @@ use crate::clock;
 use crate::config::{Config, Profile, environment};
 use crate::error::{self, Exit};
 use crate::explain::doctor::{self, Finding, Verdict};
+use crate::fleet::cell::Offer;
+use crate::fleet::pool::Pool;
 use crate::store::Store;
 use crate::store::postgres::{PostgresStore, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
 use crate::store::sqlite::TimeSource;
@@ -17,6 +19,7 @@ use crate::telemetry::exporter::postgres::Address;
 pub(super) async fn main(args: DoctorArgs, flags: Vec<(&'static str, String)>) -> Outcome {
     let config = Config::load(Profile::Up, &flags)?;
     let mut findings = vec![settings(&config)];
+    findings.extend(config.values.pools().iter().map(pool));
     findings.push(folder(&config));
     let reached = match &config.database {
         Some(address) => postgres(address, &mut findings).await,
@@ -73,6 +76,16 @@ fn settings(config: &Config) -> Finding {
     }
     let text = if set.is_empty() { "all settings have their defaults".to_owned() } else { set.join("; ") };
     Finding::ok("settings", text)
+}
+
+/// A declared pool: what it takes, where, and how many.
+fn pool(pool: &Pool) -> Finding {
+    let tasks = if pool.task_types.is_empty() { "the rest".to_owned() } else { pool.task_types.join(", ") };
+    let cells: Vec<String> = pool.offers().iter().filter_map(Offer::name).collect();
+    let cells = if cells.is_empty() { String::new() } else { format!(" in {}", cells.join(", ")) };
+    let Pool { name, min_workers, max_workers, idle_buffer, .. } = pool;
+    let numbers = format!("{min_workers} to {max_workers} workers, {idle_buffer} of them idle");
+    Finding::ok("pool", format!("{name} takes {tasks}: {numbers}{cells}"))
 }
 
 fn folder(config: &Config) -> Finding {

@@ -191,8 +191,8 @@ pub fn words(why: &Why) -> String {
         let _ = writeln!(out, "  pool {pool}: {desired} desired, {wanted} wanted, {spawn} asked for");
     }
     let _ = writeln!(out, "\ngates:");
-    for gate in &why.gates {
-        let _ = writeln!(out, "  {}", gate_in_words(gate));
+    for line in gates_in_words(&why.gates, why.pools.len()) {
+        let _ = writeln!(out, "  {line}");
     }
     if !why.counterfactual.but_for.is_empty() && why.counterfactual.would_spawn > 0 {
         let but_for = why.counterfactual.but_for.join(", ");
@@ -211,8 +211,24 @@ pub fn words(why: &Why) -> String {
     out
 }
 
-fn gate_in_words(gate: &Gate) -> String {
-    let pool = gate.pool.as_ref().map(|pool| format!(" [{pool}]")).unwrap_or_default();
+/// A line for each gate. What all pools have to say with the same words is said once.
+fn gates_in_words(gates: &[Gate], pools: usize) -> Vec<String> {
+    let in_every = |gate: &Gate| gate_in_words(gate, Some("every pool"));
+    let mut lines = Vec::new();
+    for gate in gates {
+        let line = in_every(gate);
+        let same = gates.iter().filter(|other| in_every(other) == line).count();
+        if pools < 2 || same < pools {
+            lines.push(gate_in_words(gate, gate.pool.as_deref()));
+        } else if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+fn gate_in_words(gate: &Gate, pool: Option<&str>) -> String {
+    let pool = pool.map(|pool| format!(" [{pool}]")).unwrap_or_default();
     let (mark, lifts) = match (gate.verdict, &gate.lifts_at, &gate.lifts_when) {
         (Verdict::Pass, _, _) => ("pass ", String::new()),
         (Verdict::Block, Some(at), _) => ("BLOCK", format!("; lifts at {at}")),

@@ -8,6 +8,7 @@ use super::*;
 use crate::explain::what_if;
 use crate::fleet::decision::decide;
 use crate::fleet::ids::{BootId, Term};
+use crate::fleet::pool::Pool;
 use crate::fleet::snapshot;
 use crate::store::DecisionId;
 
@@ -73,6 +74,31 @@ fn the_verdict_names_the_breaker_and_its_end_and_everything_else_follows() {
         without failure_breaker: 2 would be asked for
     "#]];
     expected.assert_eq(&words(&why));
+}
+
+#[test]
+fn what_all_pools_say_alike_is_said_once() {
+    let mut row = row();
+    row.snapshot.policy.live.get_or_insert_default().pools = [("video", 1), ("rest", 2)]
+        .map(|(name, min_workers)| Pool {
+            name: name.into(),
+            task_types: vec![name.into()],
+            min_workers,
+            ..Pool::default()
+        })
+        .into();
+    row.decision = decide(&row.snapshot, &row.snapshot.policy, row.snapshot.as_of);
+    let said = words(&why(&row));
+    let count = |start: &str| said.lines().filter(|line| line.trim_start().starts_with(start)).count();
+    for gate in ["failure_breaker", "leader", "pause", "budget", "balance"] {
+        assert_eq!(count(&format!("pass  {gate} [every pool]: ")), 1, "{gate}\n{said}");
+        assert_eq!(count(&format!("pass  {gate}")), 1, "{gate}\n{said}");
+    }
+    assert_eq!(
+        (count("pass  min [video]: "), count("pass  min [rest]: "), count("pass  min ")),
+        (1, 1, 2),
+        "{said}"
+    );
 }
 
 #[test]
