@@ -121,20 +121,20 @@ impl Guard {
     /// nobody is left who would do it.
     pub fn flush(&self, limit: Duration) -> bool {
         let deadline = clock::monotonic().saturating_add(limit);
+        let left = || deadline.saturating_sub(clock::monotonic());
+        let pulse = self.spooler.pulse();
         loop {
-            let left = deadline.saturating_sub(clock::monotonic());
-            let (answer, answered) = bounded(1);
-            if self.orders.send_timeout(Order::Flush(answer), left).is_err() {
+            let (generation, (answer, answered)) = (pulse.generation(), bounded(1));
+            if self.orders.send_timeout(Order::Flush(answer), left()).is_err() {
                 return false;
             }
-            match answered.recv_timeout(left) {
-                Ok(()) => return true,
-                Err(RecvTimeoutError::Timeout) => return false,
-                // Who had the order panicked or was replaced; whoever comes after it is asked again.
-                Err(RecvTimeoutError::Disconnected) => {
-                    if left.is_zero() || self.spooler.pulse().is_given_up() {
-                        return false;
-                    }
+            // Who has the order may panic or be replaced; whoever comes after it is asked again.
+            loop {
+                match answered.recv_timeout(left().min(LOOK)) {
+                    Ok(()) => return true,
+                    Err(_) if left().is_zero() || pulse.is_given_up() => return false,
+                    Err(RecvTimeoutError::Timeout) if pulse.generation() == generation => {}
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                 }
             }
         }

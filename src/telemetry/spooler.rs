@@ -159,7 +159,12 @@ impl Spooler {
 
     /// Share of the ring in use.
     fn fill(&self) -> f64 {
-        self.ring.depth_bytes() as f64 / self.ring.capacity_bytes() as f64
+        self.fill_without(0)
+    }
+
+    /// The same without so many bytes of it.
+    fn fill_without(&self, bytes: u64) -> f64 {
+        self.ring.depth_bytes().saturating_sub(bytes) as f64 / self.ring.capacity_bytes() as f64
     }
 
     /// Becomes the ring's consumer. None: another one lives, or is inside a release; ask again.

@@ -82,10 +82,12 @@ impl<'a> Fallback<'a> {
         let mut spent = *spooler.standing.spent.lock().unwrap_or_else(PoisonError::into_inner);
         spent.renew(now);
         let mut made = Made::default();
-        let mut taken = 0;
-        while taken < STEP_ENTRIES && spent.takes(Level::Critical) && spooler.fill() > FALLBACK_FILL {
+        // What is read keeps its room until it is printed.
+        let (mut taken, mut read) = (0, 0);
+        while taken < STEP_ENTRIES && spent.takes(Level::Critical) && spooler.fill_without(read) > FALLBACK_FILL {
             let batch = consumer.read(1, |entry| spooler.set_aside(entry, &mut spent, &mut made));
             taken += batch.entries.max(1);
+            read += batch.bytes as u64;
             match batch.end {
                 End::Fenced => return false,
                 End::Unpublished => {
@@ -95,9 +97,11 @@ impl<'a> Fallback<'a> {
                 End::Empty => break,
                 End::Limit => {}
             }
-            // Room is given back in small pieces, so that the share in use is seen to fall.
-            if made.lines.is_empty() && !made.hand_over(spooler, consumer) {
-                return false;
+            if made.lines.is_empty() {
+                if !made.hand_over(spooler, consumer) {
+                    return false;
+                }
+                read = 0;
             }
         }
         if !made.lines.is_empty() {

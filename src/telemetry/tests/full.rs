@@ -115,6 +115,37 @@ fn urgent() -> crate::telemetry::NewRecord<'static> {
 }
 
 #[test]
+fn no_more_goes_to_stdout_than_the_ring_needs_room() {
+    let mut rig = Rig::new();
+    rig.ring_bytes = 4 * SMALL_RING;
+    let guard = rig.start();
+    let mut app = App::new(&guard);
+    assert!(guard.flush(LIMIT));
+    full(&rig);
+    until("the disk is known to be full", || {
+        app.talk(Level::Info, 1);
+        guard.status().trouble.is_some()
+    });
+    // Far more than stdout takes in a second lies in the ring.
+    while guard.recorder().ring_fill() <= FALLBACK_FILL {
+        app.talk(Level::Info, 1);
+    }
+    assert!(app.accepted.len() as u64 > LINES_PER_SECOND);
+    until("fallback", || guard.status().fallback);
+    until("the ring has room", || guard.recorder().ring_fill() <= FALLBACK_FILL);
+    let printed = rig.out.all().len();
+    assert!(printed < 50, "{printed} lines for the room of one");
+    rig.disk.heal();
+    let accepted = app.accepted.len();
+    assert!(guard.wait_delivered(|_| ()));
+    let shutdown = guard.shutdown(LIMIT);
+    assert_eq!(shutdown.pending, 0);
+    let sum = rig.law();
+    assert_eq!((sum.cause("fallback_rate"), sum.refused), (0, 0), "{sum:?}");
+    println!("{accepted} records, {} of them as lines on stdout", sum.cause("stdout"));
+}
+
+#[test]
 fn on_a_full_disk_records_go_to_stdout_and_back_to_the_spool_by_themselves() {
     let mut rig = Rig::new();
     rig.ring_bytes = SMALL_RING;

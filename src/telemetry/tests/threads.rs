@@ -125,6 +125,26 @@ fn a_spooler_that_hangs_in_an_fsync_is_fenced_and_replaced() {
     assert_eq!(rig.disk.trusted_again(), 0);
 }
 
+/// Only who waits for the disk makes anything durable here: the order is then in the hands of a spooler
+/// that never comes back to it.
+#[test]
+fn who_waits_for_the_disk_is_answered_by_whoever_replaces_the_spooler() {
+    let mut rig = Rig::new();
+    (rig.stall_limit, rig.sync_every) = (Duration::from_millis(100), Duration::from_secs(3_600));
+    let guard = rig.start();
+    let mut app = App::new(&guard);
+    app.talk(Level::Info, 50);
+    rig.hang(Calls::Syncs, 1);
+    assert!(guard.flush(LIMIT));
+    assert!(rig.holds_all(), "it was the wait that has met the hanging disk");
+    assert!(thread(&guard, "spooler").restarts >= 1);
+    rig.let_go();
+    let accepted = app.accepted;
+    let shutdown = guard.shutdown(LIMIT);
+    assert_eq!((shutdown.pending, shutdown.lost), (0, 0));
+    assert_eq!(rig.far.texts(), accepted);
+}
+
 /// With the limits of a real recorder: what docs/who-noticed.md promises of the inside, three times.
 #[test]
 fn a_dead_and_a_stalled_spooler_are_replaced_and_told_within_their_deadlines() {
