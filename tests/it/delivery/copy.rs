@@ -24,7 +24,7 @@ const COLUMNS: &str = "timestamp, id, source_type, source_id, log_level, message
                        trace_id, span_id, metadata::text";
 
 /// From here on statements that write rows are counted.
-fn count_ways(database: &Database) {
+pub(super) fn count_ways(database: &Database) {
     database.run(
         "create sequence copies; create sequence inserts;
          create function count_way() returns trigger language plpgsql security definer as $$ begin
@@ -35,7 +35,7 @@ fn count_ways(database: &Database) {
 }
 
 /// Statements that wrote rows, or tried to: by COPY, by INSERT.
-fn ways(database: &Database) -> (u64, u64) {
+pub(super) fn ways(database: &Database) -> (u64, u64) {
     let last =
         |name| database.ask(&format!("select coalesce(pg_sequence_last_value('{name}'), 0)")).parse().unwrap();
     (last("copies"), last("inserts"))
