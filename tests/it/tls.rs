@@ -33,7 +33,7 @@ fn arrives(rig: &Rig, settings: Settings<'_>) {
 }
 
 /// Ships two lines that must be held: nothing is lost, and what is said names all of `words`. In a folder
-/// of its own, which it gives: an earlier error may be of the same minute.
+/// of its own, which it gives: no earlier error is in it.
 fn held(settings: Settings<'_>, words: &[&str]) -> Rig {
     let rig = Rig::new();
     let said = run(&rig, &["ship", "--source", "t", "--wait-delivered"], settings, "one\ntwo\n");
@@ -164,21 +164,22 @@ fn an_agents_records_go_over_https_to_a_base_that_is_trusted_and_to_no_other() {
         Reply::json(&json!({"received": rows, "inserted": rows}).to_string())
     });
     let (ours, another) = (Authority::new("ours"), Authority::new("another"));
-    let agent = |rig: &Rig, authority: &Authority, port: u16| -> (String, Running) {
-        let base = format!("https://localhost:{port}");
+    let agent = |rig: &Rig, authority: &Authority, port: u16| -> Running {
         let mut command = rig.command(&["agent"]);
-        command.env("DOGWATCH_BASE_URL", &base).env("DOGWATCH_WORKER_ID", "gpu-20261101_100000-0123abcd");
+        command
+            .env("DOGWATCH_BASE_URL", format!("https://localhost:{port}"))
+            .env("DOGWATCH_WORKER_ID", "gpu-20261101_100000-0123abcd");
         command.env("DOGWATCH_WORKER_TOKEN", "marked-secret-worker").env("SSL_CERT_FILE", authority.certificate());
-        (base, rig.start(command))
+        rig.start(command)
     };
     let right = ours.serve(port(&receiver.base));
     for (authority, port) in [(&another, right), (&ours, ours.serve_as_another(port(&receiver.base)))] {
         let rig = Rig::new();
-        let (base, agent) = agent(&rig, authority, port);
+        let agent = agent(&rig, authority, port);
         let ls = eventually("the agent's records to be held", || {
             Some(rig.ok(&["spool", "ls"])).filter(|out| out.contains("is blocked"))
         });
-        for word in ["certificate", "SSL_CERT_FILE", &base] {
+        for word in ["certificate", "SSL_CERT_FILE"] {
             assert!(ls.contains(word), "{word}: {ls}");
         }
         agent.kill();
@@ -188,7 +189,7 @@ fn an_agents_records_go_over_https_to_a_base_that_is_trusted_and_to_no_other() {
     assert!(receiver.seen().is_empty(), "the token went to nobody who is not trusted");
 
     let rig = Rig::new();
-    let (_, agent) = agent(&rig, &ours, right);
+    let agent = agent(&rig, &ours, right);
     let body = eventually("the agent's records", || {
         receiver
             .seen()
