@@ -167,7 +167,7 @@ fn newest_stood(root: &Path) -> BTreeMap<String, Stood> {
 
 fn trouble(stood: &Stood, pending: u64) -> String {
     let error = stood.last_error.as_deref().unwrap_or("no error");
-    let at = stood.last_error_at.map_or_else(String::new, |at| format!(" ({})", at.strftime("%H:%M UTC")));
+    let at = stood.last_error_at.map_or_else(String::new, |at| format!(" ({})", at.strftime("%H:%M:%S UTC")));
     match (stood.state.as_str(), &stood.remedy) {
         // Most errors that block end with what to do.
         ("blocked", Some(remedy)) if !error.ends_with(remedy) => {

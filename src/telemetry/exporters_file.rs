@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,6 +21,9 @@ const NAME: &str = "exporters.json";
 /// Longest file that is read, bytes.
 const FILE_BYTES_MAX: usize = 64 << 10;
 
+/// An error that repeats is written once in so long.
+const REPEAT: Duration = Duration::from_secs(60);
+
 /// Where one exporter stood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stood {
@@ -33,7 +37,7 @@ pub struct Stood {
     pub remedy: Option<String>,
     /// Its last error.
     pub last_error: Option<String>,
-    /// When that was seen.
+    /// When that was seen; it may have been seen again within the minute after.
     pub last_error_at: Option<Time>,
 }
 
@@ -51,9 +55,17 @@ impl Stood {
             state: state.to_owned(),
             remedy,
             last_error: error,
-            // To the minute: an error that repeats is not written each time.
-            last_error_at: at.map(|at| clock::from_micros(at.as_microsecond() / 60_000_000 * 60_000_000)),
+            last_error_at: at,
         }
+    }
+
+    /// The same trouble, seen again so soon that it is not worth a write.
+    fn repeats(&self, before: &Stood) -> bool {
+        let soon = match (before.last_error_at, self.last_error_at) {
+            (Some(before), Some(at)) => clock::age(at, before) < REPEAT && before <= at,
+            (before, at) => before == at,
+        };
+        soon && Stood { last_error_at: before.last_error_at, ..self.clone() } == *before
     }
 }
 
@@ -67,7 +79,7 @@ pub(super) fn write(folder: &Folder, all: &[(&str, Facts)], before: &[Stood]) ->
         .filter(|(_, facts)| facts.last_error.is_some())
         .map(|(slot, facts)| Stood::of(slot, facts))
         .collect();
-    if stood == before {
+    if stood.len() == before.len() && stood.iter().zip(before).all(|(stood, before)| stood.repeats(before)) {
         return Ok(None);
     }
     replace(folder.disk(), &folder.path().join(NAME), &serde_json::to_vec(&stood)?)?;
@@ -90,4 +102,30 @@ pub fn read_all(disk: &dyn Disk, root: &Path) -> io::Result<Vec<(Uuid, Vec<Stood
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_kept_as_they_are_and_only_a_repetition_within_a_minute_is_none() {
+        let at = |micros: i64| Stood {
+            slot: "database".into(),
+            exporter: "postgres".into(),
+            state: "retrying".into(),
+            remedy: None,
+            last_error: Some("refused".into()),
+            last_error_at: Some(clock::from_micros(micros)),
+        };
+        let first = at(1_760_636_131_250_000);
+        let text = serde_json::to_string(&first).unwrap();
+        assert_eq!(serde_json::from_str::<Stood>(&text).unwrap(), first);
+        assert!(first.repeats(&first) && at(1_760_636_191_249_999).repeats(&first));
+        assert!(!at(1_760_636_191_250_000).repeats(&first), "a minute later");
+        assert!(!at(1_760_636_131_249_999).repeats(&first), "the clock went back");
+        assert!(!Stood { last_error: Some("reset".into()), ..first.clone() }.repeats(&first));
+        assert!(!Stood { state: "delivering".into(), ..first.clone() }.repeats(&first));
+        assert!(!Stood { last_error_at: None, ..first.clone() }.repeats(&first));
+    }
 }

@@ -4,6 +4,7 @@
 //!
 //! Bounded by default; with DOGWATCH_TEST_LONG=1 the outage of five minutes is five minutes long.
 
+mod copy;
 mod data;
 mod outages;
 pub(crate) mod pooler;

@@ -4,9 +4,9 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::flows::rig::{Rig, Said};
+use crate::flows::rig::{Rig, Running, Said, eventually};
 use crate::postgres_rig::{Cluster, Durability, PASSWORD, Stop};
 use crate::postgrest_rig::{Project, SECRET_KEY};
 use crate::receiver_rig::{Receiver, Reply};
@@ -33,7 +33,7 @@ fn arrives(rig: &Rig, settings: Settings<'_>) {
 }
 
 /// Ships two lines that must be held: nothing is lost, and what is said names all of `words`. In a folder
-/// of its own, which it gives: an earlier error may be of the same minute.
+/// of its own, which it gives: no earlier error is in it.
 fn held(settings: Settings<'_>, words: &[&str]) -> Rig {
     let rig = Rig::new();
     let said = run(&rig, &["ship", "--source", "t", "--wait-delivered"], settings, "one\ntwo\n");
@@ -150,5 +150,56 @@ fn supabase_over_https_trusts_the_systems_authorities_and_reads_back_over_it() {
     let rows = run(&rig, &["logs", "--source", "t", "--json"], &right, "");
     let rows: Value = serde_json::from_str(&rows.out).unwrap();
     assert_eq!(rows["logs"].as_array().unwrap().len(), 4);
+    search(&rig);
+}
+
+#[test]
+fn an_agents_records_go_over_https_to_a_base_that_is_trusted_and_to_no_other() {
+    // It takes records, and the agent never gets further than asking for its place.
+    let receiver = Receiver::start(|request| {
+        if !request.path.ends_with("/dw_ingest_logs") {
+            return Reply::status(503);
+        }
+        let rows = serde_json::from_slice::<Value>(&request.body).unwrap()["rows"].as_array().unwrap().len();
+        Reply::json(&json!({"received": rows, "inserted": rows}).to_string())
+    });
+    let (ours, another) = (Authority::new("ours"), Authority::new("another"));
+    let agent = |rig: &Rig, authority: &Authority, port: u16| -> Running {
+        let mut command = rig.command(&["agent"]);
+        command
+            .env("DOGWATCH_BASE_URL", format!("https://localhost:{port}"))
+            .env("DOGWATCH_WORKER_ID", "gpu-20261101_100000-0123abcd");
+        command.env("DOGWATCH_WORKER_TOKEN", "marked-secret-worker").env("SSL_CERT_FILE", authority.certificate());
+        rig.start(command)
+    };
+    let right = ours.serve(port(&receiver.base));
+    for (authority, port) in [(&another, right), (&ours, ours.serve_as_another(port(&receiver.base)))] {
+        let rig = Rig::new();
+        let agent = agent(&rig, authority, port);
+        let ls = eventually("the agent's records to be held", || {
+            Some(rig.ok(&["spool", "ls"])).filter(|out| out.contains("is blocked"))
+        });
+        for word in ["certificate", "SSL_CERT_FILE"] {
+            assert!(ls.contains(word), "{word}: {ls}");
+        }
+        agent.kill();
+        rig.spools_add_up();
+        search(&rig);
+    }
+    assert!(receiver.seen().is_empty(), "the token went to nobody who is not trusted");
+
+    let rig = Rig::new();
+    let agent = agent(&rig, &ours, right);
+    let body = eventually("the agent's records", || {
+        receiver
+            .seen()
+            .into_iter()
+            .find(|request| request.path.ends_with("/dw_ingest_logs"))
+            .map(|request| request.body)
+    });
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body["worker_token"], "marked-secret-worker");
+    assert!(body["rows"].as_array().is_some_and(|rows| !rows.is_empty()), "{body}");
+    agent.kill();
     search(&rig);
 }

@@ -4,14 +4,15 @@
 //! transaction, as the role that the key stands for, exactly as PostgREST does by its documentation:
 //! the function's own settings hoisted into the transaction, `request.headers` and
 //! `request.jwt.claims` set, `response.status` honoured, errors as `{code, details, hint, message}`
-//! with its status for each SQLSTATE. The gateway in front knows the project's keys: JWTs as bearer,
-//! `sb_...` keys as `apikey` only. Faults stand between: what the edge answers without PostgREST, an
-//! answer that is late, or cut after the commit.
+//! with its status for each SQLSTATE, sets cut at `max-rows`. The gateway in front knows the project's
+//! keys: JWTs as bearer, `sb_...` keys as `apikey` only. Faults stand between: what the edge answers
+//! without PostgREST, an answer that is late, or cut after the commit.
 //!
 //! What is documented is here; what is not (how fast, how fair) is not. Nothing else of PostgREST:
 //! no tables, no named parameters, no GET.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +43,9 @@ pub(crate) const ANON_JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.\
 const POOL: u32 = 8;
 /// How long a request waits for one of them.
 const POOL_WAIT: Duration = Duration::from_secs(3);
+
+/// Most rows of a result, as a new project has it.
+const ROWS_MAX: i64 = 1_000;
 
 /// What becomes of a call instead of, or beside, what it asks for.
 #[derive(Clone, Debug)]
@@ -88,6 +92,8 @@ struct Inside {
     /// What becomes of the next calls, one each; then of all.
     faults: Mutex<(VecDeque<Fault>, Option<Fault>)>,
     seen: Mutex<Vec<Seen>>,
+    /// PostgREST's `max-rows`: most rows of any result.
+    rows_max: AtomicI64,
 }
 
 /// A call that reached the gateway.
@@ -134,6 +140,11 @@ impl Project {
         *self.inside.faults.lock().unwrap() = Default::default();
     }
 
+    /// From here on no result has more rows; it is cut, and nothing says so.
+    pub(crate) fn cap_rows(&self, rows_max: i64) {
+        self.inside.rows_max.store(rows_max, Ordering::SeqCst);
+    }
+
     /// The secret keys of both kinds are known no more.
     pub(crate) fn revoke_keys(&self) {
         self.inside.keys.lock().unwrap().retain(|(_, role)| *role != "service_role");
@@ -168,8 +179,13 @@ type Ready = std::sync::mpsc::Sender<(String, Arc<Inside>)>;
 async fn serve(database: Database, ready: Ready, stopped: tokio::sync::oneshot::Receiver<()>) {
     let options: PgConnectOptions = database.url_of("authenticator").parse().unwrap();
     let pool = PgPoolOptions::new().max_connections(POOL).acquire_timeout(POOL_WAIT).connect_lazy_with(options);
-    let inside =
-        Arc::new(Inside { pool, keys: Mutex::new(keys()), faults: Mutex::default(), seen: Mutex::default() });
+    let inside = Arc::new(Inside {
+        pool,
+        keys: Mutex::new(keys()),
+        faults: Mutex::default(),
+        seen: Mutex::default(),
+        rows_max: AtomicI64::new(ROWS_MAX),
+    });
     let app = Router::new()
         .route("/rest/v1/rpc/{function}", post(called))
         // PostgREST has no documented limit of its own.
@@ -289,7 +305,8 @@ impl Inside {
             }
             Err(_) => return (503, failed("PGRST000", "Database connection error. Retrying the connection.")),
         };
-        let answer = call(&mut connection, function, role, headers, text).await;
+        let rows_max = self.rows_max.load(Ordering::SeqCst);
+        let answer = call(&mut connection, function, role, headers, text, rows_max).await;
         if answer.as_ref().is_err_and(|error| error.as_database_error().is_none()) {
             // What is left of the connection is not used again.
             let _ = connection.detach().close_hard().await;
@@ -308,10 +325,11 @@ async fn call(
     role: &str,
     headers: &HeaderMap,
     body: &str,
+    rows_max: i64,
 ) -> Result<(u16, Value), sqlx::Error> {
     // The schema cache: what the database has under that name with one unnamed json parameter.
     let found = sqlx::query(
-        "select coalesce(array_to_string(proconfig, E'\\n'), '') as settings from pg_proc p \
+        "select coalesce(array_to_string(proconfig, E'\\n'), '') as settings, proretset as is_set from pg_proc p \
          join pg_namespace n on n.oid = p.pronamespace where n.nspname = 'public' and p.proname = $1 \
          and p.pronargs = 1 and p.proargtypes[0] in ('jsonb'::regtype, 'json'::regtype) and p.proargnames is null",
     )
@@ -354,10 +372,7 @@ async fn call(
                 .await?;
         }
     }
-    let sql = format!("select public.\"{}\"($1::jsonb)::text as answer", function.replace('"', "\"\""));
-    let row =
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(body).persistent(false).fetch_one(&mut *transaction).await?;
-    let answer: Option<String> = row.get("answer");
+    let answer = answer_of(&mut transaction, function, found.get("is_set"), body, rows_max).await?;
     let status: Option<String> = sqlx::query_scalar("select current_setting('response.status', true)")
         .persistent(false)
         .fetch_one(&mut *transaction)
@@ -372,6 +387,23 @@ async fn call(
         },
     };
     Ok((status, answer))
+}
+
+/// What the function gives: a value is one row, and a set is a list of at most so many.
+async fn answer_of(
+    connection: &mut PgConnection,
+    function: &str,
+    is_set: bool,
+    body: &str,
+    rows_max: i64,
+) -> Result<Option<String>, sqlx::Error> {
+    let answer = if is_set { "coalesce(jsonb_agg(answer), '[]')::text" } else { "answer::text" };
+    let sql = format!(
+        "select {answer} from (select public.\"{}\"($1::jsonb) as answer limit $2) as result",
+        function.replace('"', "\"\"")
+    );
+    let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(body).bind(rows_max).persistent(false);
+    query.fetch_one(connection).await
 }
 
 fn failed(code: &str, message: &str) -> Value {

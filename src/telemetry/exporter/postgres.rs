@@ -1,7 +1,8 @@
 //! Records into `system_logs` of a Postgres database.
 //!
 //! A batch is one transaction: all rows or none; a row that is there already is
-//! left as it is, so that a repeated delivery gives each row once. The table has its own migrations
+//! left as it is, so that a repeated delivery gives each row once. Rows go in by COPY where none can
+//! have been written before, and by INSERT otherwise (`writer`). The table has its own migrations
 //! ([`schema`]), which `dogwatch migrate` applies: a table that is missing holds delivery until
 //! somebody does. Only the housekeeping (partitions, retention) is asked for from here, because
 //! without pg_cron nobody else would; the database does nothing where another has just done it.
@@ -10,6 +11,7 @@
 
 mod columns;
 mod connect;
+mod copy;
 mod errors;
 pub mod rights;
 pub mod schema;

@@ -11,6 +11,7 @@ use dogwatch::store::sqlite::TimeSource;
 use dogwatch::store::{LogQuery, Store as _};
 use dogwatch::telemetry::exporter::postgres::Address;
 
+use super::copy::{count_ways, ways};
 use super::scene::{Scene, migrated};
 use crate::postgres_rig::{ADMIN, Cluster, Durability, PASSWORD, until};
 
@@ -94,6 +95,7 @@ fn writers_and_readers_share_one_connection_of_a_pooler() {
     };
     let database = migrated(&cluster);
     let url = database.url_at(ADMIN, pooler.port);
+    count_ways(&database);
     let mut scene = Scene::at(&database, &url);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let store =
@@ -109,5 +111,7 @@ fn writers_and_readers_share_one_connection_of_a_pooler() {
         assert!(rows.iter().all(|row| row.message.starts_with("record 1")), "another's answer: {rows:?}");
     }
     scene.delivered();
+    let (copies, inserts) = ways(&database);
+    assert!(copies > 0 && inserts > 0, "{copies} by COPY, {inserts} by INSERT");
     assert_eq!((scene.facts().retries, scene.end().pending), (0, 0));
 }

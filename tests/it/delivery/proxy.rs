@@ -36,8 +36,8 @@ pub(crate) enum Hole {
 
 /// Period at which a wire in a hole looks whether it is over.
 const HOLE_LOOK: Duration = Duration::from_millis(20);
-/// What is on the wire where log rows are written.
-const EXPORT: &[u8] = b"insert into public.system_logs";
+/// What is on the wire where log rows are written, by INSERT or by COPY.
+const EXPORTS: [&[u8]; 2] = [b"insert into public.system_logs", b"copy public.system_logs"];
 
 impl Proxy {
     pub(crate) fn to(server: u16) -> Proxy {
@@ -100,7 +100,7 @@ async fn wire(mut client: TcpStream, mut server: TcpStream, faults: &Faults) {
             tokio::time::sleep(delay).await;
         }
         let piece = if is_up { &up[..length] } else { &down[..length] };
-        exports |= is_up && piece.windows(EXPORT.len()).any(|text| text == EXPORT);
+        exports |= is_up && EXPORTS.iter().any(|words| piece.windows(words.len()).any(|text| text == *words));
         while faults.hole.load(Ordering::SeqCst) >= if exports { Hole::Exports } else { Hole::All } as u8 {
             tokio::time::sleep(HOLE_LOOK).await;
         }

@@ -11,7 +11,7 @@ use dogwatch::store::postgres::PostgresStore;
 use dogwatch::store::sqlite::{SqliteStore, TimeSource};
 use dogwatch::store::{LogQuery, LogRow, Store};
 use dogwatch::telemetry::exporter::postgres::Address;
-use dogwatch::telemetry::exporter::supabase::SupabaseConfig;
+use dogwatch::telemetry::exporter::supabase::{DataApi, SupabaseConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -129,6 +129,22 @@ async fn rows_come_in_pages_that_no_cap_cuts_and_of_a_bounded_size() {
     assert_eq!(scene.fleet.logs(&large).await.unwrap().len(), 60);
     let rows: Vec<Option<usize>> = scene.project.seen()[before..].iter().map(|call| call.rows).collect();
     assert_eq!(rows, [Some(16), Some(16), Some(16), Some(12)]);
+}
+
+#[tokio::test]
+async fn a_projects_own_cap_cuts_sets_and_no_answer_of_ours() {
+    let scene = Scene::filled().await;
+    scene.project.cap_rows(10);
+    scene.database.run(
+        "create function public.many(jsonb) returns setof int language sql as 'select generate_series(1, 50)';
+         grant execute on function public.many(jsonb) to service_role",
+    );
+    let api = DataApi::new(SupabaseConfig::new(&scene.project.url, "SUPABASE_SECRET_KEY", SECRET_KEY).unwrap());
+    let many = api.ask("many", b"{}".to_vec(), 1 << 20, clock::now()).await.unwrap();
+    assert_eq!(many.replace(' ', ""), "[1,2,3,4,5,6,7,8,9,10]", "there is a cap");
+    let (far, near) = scene.both(&LogQuery { limit: 2_100, ..LogQuery::default() }).await;
+    assert!(far.len() == 2_100 && far == near, "{} and {} rows", far.len(), near.len());
+    assert_eq!(scene.fleet.newest_rows().await.unwrap().len(), 14);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Rows as the arguments of one INSERT: an array a column, so that the statement is the same for any
 //! number of rows. Making them yields every few rows, so that it goes on beside what the database does.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use sqlx::postgres::PgArguments;
@@ -49,7 +50,7 @@ pub trait Batch: Sync {
     ///
     /// # Errors
     /// What is there is no record.
-    fn row(&self, index: usize) -> Result<Row, ExportError>;
+    fn row(&self, index: usize) -> Result<Cow<'_, Row>, ExportError>;
 }
 
 impl Batch for [Row] {
@@ -57,8 +58,8 @@ impl Batch for [Row] {
         self.len()
     }
 
-    fn row(&self, index: usize) -> Result<Row, ExportError> {
-        Ok(self[index].clone())
+    fn row(&self, index: usize) -> Result<Cow<'_, Row>, ExportError> {
+        Ok(Cow::Borrowed(&self[index]))
     }
 }
 
@@ -67,8 +68,8 @@ impl Batch for [Stored] {
         self.len()
     }
 
-    fn row(&self, index: usize) -> Result<Row, ExportError> {
-        Ok(Row::from_stored(&self[index])?)
+    fn row(&self, index: usize) -> Result<Cow<'_, Row>, ExportError> {
+        Ok(Cow::Owned(Row::from_stored(&self[index])?))
     }
 }
 
@@ -80,7 +81,7 @@ pub(super) async fn insert_of<B: Batch + ?Sized>(
 ) -> Result<Insert, ExportError> {
     let mut columns = Columns::default();
     for index in range {
-        columns.push(batch.row(index)?);
+        columns.push(batch.row(index)?.into_owned());
         if index % SLICE_ROWS == 0 {
             tokio::task::yield_now().await;
         }

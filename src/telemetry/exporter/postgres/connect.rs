@@ -78,14 +78,25 @@ impl fmt::Display for Address {
     }
 }
 
+/// What the database may say beside its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notices {
+    /// The driver logs it.
+    Wanted,
+    /// Nothing: during a COPY nobody reads, and a trigger that says much would stop both sides.
+    Unread,
+}
+
 /// Begins a transaction whose statements, and waits for locks, end by themselves.
 pub(super) async fn begin(
     connection: &mut PgConnection,
     statement_limit: Duration,
     lock_limit: Duration,
+    notices: Notices,
 ) -> Result<(), sqlx::Error> {
+    let quiet = if notices == Notices::Unread { "; set local client_min_messages = error" } else { "" };
     let sql = format!(
-        "begin; set local statement_timeout = {}; set local lock_timeout = {}",
+        "begin; set local statement_timeout = {}; set local lock_timeout = {}{quiet}",
         statement_limit.as_millis().max(1),
         lock_limit.as_millis().max(1)
     );

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
-use super::connect::{self, Address};
+use super::connect::{self, Address, Notices};
 use super::rights::{self, LOGS};
 use crate::clock::{self, Time};
 
@@ -146,7 +146,9 @@ pub async fn migrate_with(
         move |source| MigrateError::Database { database, doing, source }
     };
     let mut connection = address.connect().await.map_err(failed("connecting"))?;
-    connect::begin(&mut connection, STATEMENT_LIMIT, LOCK_LIMIT).await.map_err(failed("beginning"))?;
+    connect::begin(&mut connection, STATEMENT_LIMIT, LOCK_LIMIT, Notices::Wanted)
+        .await
+        .map_err(failed("beginning"))?;
     let mut history = History::open(&mut connection).await.map_err(failed("reading its history"))?;
     let renames = is_others_table(&mut connection).await.map_err(failed("looking for system_logs"))?;
     let (mut present, mut applied) = (Vec::new(), Vec::new());

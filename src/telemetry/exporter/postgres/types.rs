@@ -27,10 +27,16 @@ impl PgHasArrayType for PgTime {
     }
 }
 
+impl PgTime {
+    /// As the database counts.
+    pub(super) fn micros_since_2000(self) -> i64 {
+        self.0.saturating_sub(EPOCH_2000_MICROS).clamp(RANGE.0, RANGE.1)
+    }
+}
+
 impl Encode<'_, Postgres> for PgTime {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        let micros = self.0.saturating_sub(EPOCH_2000_MICROS).clamp(RANGE.0, RANGE.1);
-        buffer.extend_from_slice(&micros.to_be_bytes());
+        buffer.extend_from_slice(&self.micros_since_2000().to_be_bytes());
         Ok(IsNull::No)
     }
 }

@@ -1,10 +1,15 @@
 //! The connection that writes rows.
 //!
-//! A batch is one transaction of statements of at most [`STATEMENT_ROWS_MAX`] rows. While the database
-//! works on one, the rows of the next are made ([`insert_of`]): neither waits for the other. A row that
-//! is there already is left as it is by `on conflict do nothing`; that costs the database a third of
-//! its speed, so that it is left out as long as every row so far was one that was not there before. A
-//! row that is there after all then fails its transaction, which is made once more with it.
+//! A batch is one transaction. Rows that may be there already, after a start or a failure, are written
+//! by INSERT with `on conflict do nothing`, which leaves them as they are ([`insert`]). That costs the
+//! database a third of its speed, so that as long as every row so far was one that was not there before,
+//! rows are written by COPY ([`copy`]). One that is there after all then fails its transaction, which is
+//! made once more with INSERT. Either way rows are made while the database works on those before them.
+//!
+//! COPY can less than INSERT: not with row level security for this role (the table's owner and who has
+//! `bypassrls` are free of it), not into a view, not where a column's type was changed. So COPY has no
+//! say in whether rows are taken: whatever it does not take for another reason than an outage is tried
+//! with INSERT, whose answer counts. Where INSERT then takes it, the connection stays with INSERT.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +18,8 @@ use sqlx::PgConnection;
 use tokio::sync::Mutex;
 
 use super::columns::{Batch, Rows, insert_of};
-use super::connect::{self, Address};
+use super::connect::{self, Address, Notices};
+use super::copy::{COPY, Encoder};
 use super::errors::{export_error, is_there_already, is_without_partition};
 use crate::telemetry::exporter::ExportError;
 
@@ -21,10 +27,12 @@ use crate::telemetry::exporter::ExportError;
 const LOCK_LIMIT: Duration = Duration::from_secs(3);
 /// A statement ends this long before the export that waits for it.
 const MARGIN: Duration = Duration::from_millis(500);
-/// Rows of the first statement of a batch: while they are made, the database has nothing to do.
+/// Rows of the first INSERT of a batch: while they are made, the database has nothing to do.
 const FIRST_ROWS_MAX: usize = 1_250;
 /// Rows of each further one.
 const STATEMENT_ROWS_MAX: usize = 5_000;
+/// A COPY is sent in pieces that are at least so large, but for the last.
+const PIECE_BYTES: usize = 32 << 10;
 
 const MAINTAIN: &str = "select public.dw_maintain_system_logs()::text";
 
@@ -51,6 +59,16 @@ struct Connected {
     connection: PgConnection,
     /// What the next rows are expected to be.
     expects: Rows,
+    /// How rows that are expected to be new are written.
+    way: Way,
+}
+
+/// How rows are written that are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Copy,
+    /// Because this table does not take the other from us.
+    Insert,
 }
 
 impl PgWriter {
@@ -69,25 +87,38 @@ impl PgWriter {
         if batch.rows() == 0 {
             return Ok(Inserted::default());
         }
-        let write = || {
-            self.work(limit, async |connected: &mut Connected| {
-                let inserted = insert(&mut connected.connection, batch, connected.expects).await?;
-                let all_new = inserted == batch.rows() as u64;
-                connected.expects = if all_new { Rows::New } else { Rows::MayBeThere };
-                Ok(inserted)
-            })
-        };
-        let inserted = match write().await {
-            Err(Fault::Database(error)) if is_without_partition(&error) => {
+        // After a failure the connection is another one, which begins with an INSERT.
+        let inserted = match self.write(batch, limit, Way::Copy).await {
+            Err(Fault::Database(error) | Fault::Copy(error)) if is_without_partition(&error) => {
                 self.maintain(limit).await?;
-                write().await
+                self.write(batch, limit, Way::Copy).await
             }
-            // The connection is another one now, and expects nothing.
-            Err(Fault::Database(error)) if is_there_already(&error) => write().await,
+            Err(Fault::Database(error) | Fault::Copy(error)) if is_there_already(&error) => {
+                self.write(batch, limit, Way::Copy).await
+            }
+            Err(Fault::Copy(error))
+                if !matches!(export_error(&self.address, &error), ExportError::Retry { .. }) =>
+            {
+                self.write(batch, limit, Way::Insert).await
+            }
             other => other,
         };
         let inserted = inserted.map_err(|fault| fault.told(&self.address))?;
         Ok(Inserted { received: batch.rows() as u64, inserted })
+    }
+
+    /// Writes the batch; the way is a new connection's, for as long as it lasts.
+    async fn write<B: Batch + ?Sized>(&self, batch: &B, limit: Duration, way: Way) -> Result<u64, Fault> {
+        let write = async |connected: &mut Connected| {
+            let inserted = match (connected.expects, connected.way) {
+                (Rows::New, Way::Copy) => copy(&mut connected.connection, batch).await?,
+                (expects, _) => insert(&mut connected.connection, batch, expects).await?,
+            };
+            let all_new = inserted == batch.rows() as u64;
+            connected.expects = if all_new { Rows::New } else { Rows::MayBeThere };
+            Ok(inserted)
+        };
+        self.work(limit, way, write).await
     }
 
     /// The housekeeping: what it says it has done, JSON.
@@ -99,7 +130,7 @@ impl PgWriter {
             let asked = sqlx::query_scalar(MAINTAIN).persistent(false);
             Ok::<String, Fault>(asked.fetch_one(&mut connected.connection).await?)
         };
-        self.work(limit, ask).await.map_err(|fault| fault.told(&self.address))
+        self.work(limit, Way::Copy, ask).await.map_err(|fault| fault.told(&self.address))
     }
 
     /// One transaction. Without a success, also where this is dropped half way, the connection is
@@ -107,16 +138,17 @@ impl PgWriter {
     async fn work<T>(
         &self,
         limit: Duration,
+        way: Way,
         work: impl AsyncFnOnce(&mut Connected) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let mut slot = self.connection.lock().await;
         let mut connected = match slot.take() {
             Some(connected) => connected,
-            None => Connected { connection: self.address.connect().await?, expects: Rows::MayBeThere },
+            None => Connected { connection: self.address.connect().await?, expects: Rows::MayBeThere, way },
         };
         let statement_limit = limit.saturating_sub(MARGIN);
         let lock_limit = LOCK_LIMIT.min(statement_limit);
-        connect::begin(&mut connected.connection, statement_limit, lock_limit).await?;
+        connect::begin(&mut connected.connection, statement_limit, lock_limit, Notices::Unread).await?;
         let done = work(&mut connected).await?;
         sqlx::raw_sql("commit").execute(&mut connected.connection).await?;
         *slot = Some(connected);
@@ -128,6 +160,8 @@ impl PgWriter {
 #[derive(Debug)]
 enum Fault {
     Database(sqlx::Error),
+    /// The database again, by COPY.
+    Copy(sqlx::Error),
     /// The batch itself.
     Batch(ExportError),
 }
@@ -135,7 +169,7 @@ enum Fault {
 impl Fault {
     fn told(self, address: &Address) -> ExportError {
         match self {
-            Fault::Database(error) => export_error(address, &error),
+            Fault::Database(error) | Fault::Copy(error) => export_error(address, &error),
             Fault::Batch(error) => error,
         }
     }
@@ -145,6 +179,24 @@ impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Fault {
         Fault::Database(error)
     }
+}
+
+/// Writes a batch of which no row is there already; how many rows it has put in. What was sent lies in
+/// the wire's buffers until the database is ready for it, so that the next piece is made meanwhile.
+async fn copy<B: Batch + ?Sized>(connection: &mut PgConnection, batch: &B) -> Result<u64, Fault> {
+    let mut copy = connection.copy_in_raw(COPY).await.map_err(Fault::Copy)?;
+    let mut encoder = Encoder::new();
+    for index in 0..batch.rows() {
+        let row = batch.row(index).map_err(Fault::Batch)?;
+        encoder.push(&row);
+        if encoder.bytes().len() >= PIECE_BYTES {
+            copy.send(encoder.bytes()).await.map_err(Fault::Copy)?;
+            encoder.clear();
+        }
+    }
+    encoder.end();
+    copy.send(encoder.bytes()).await.map_err(Fault::Copy)?;
+    copy.finish().await.map_err(Fault::Copy)
 }
 
 /// Writes the batch statement by statement; how many rows were not there before.
