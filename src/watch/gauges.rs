@@ -1,7 +1,7 @@
 //! What was seen, as metrics: the same facts that the rules judge, for the rules of Prometheus.
 //!
-//! The series of a source or recorder that is gone get NaN: a gauge would otherwise keep its last
-//! value for ever, and zero would say that rows arrive. While the database is away nothing of the fleet is set: old values
+//! The series of a source or recorder that is gone, and of a clock of which nothing is known, get NaN: a
+//! gauge would otherwise keep its last value for ever, and zero would say that all is well. While the database is away nothing of the fleet is set: old values
 //! stand, and `dogwatch_database_away_seconds` says so.
 
 use std::collections::BTreeSet;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use super::alarm::Alarm;
 use super::alarms::Alarms;
 use super::limits::Limits;
-use super::observation::{Observation, SourceId, Stage};
+use super::observation::{LiveSource, Observation, SourceId, Stage};
 use super::rules;
 use crate::catalogue;
 use crate::clock;
 
-/// The value of a series whose source is gone: no comparison, minimum or maximum takes it.
-const GONE: f64 = f64::NAN;
+/// The value of a series of which nothing is known: no comparison, minimum or maximum takes it.
+const UNKNOWN: f64 = f64::NAN;
 
 /// Which series exist.
 #[derive(Debug, Default)]
@@ -57,14 +57,14 @@ impl Gauged {
         let live: BTreeSet<SourceId> = seen.sources.iter().map(|source| source.id.clone()).collect();
         for gone in self.sources.difference(&live) {
             for metric in [catalogue::NEWEST_ROW_AGE, catalogue::LIFE_AGE, catalogue::CLOCK_SKEW] {
-                of(metric, gone, GONE);
+                of(metric, gone, UNKNOWN);
             }
         }
         self.sources = live;
         for source in &seen.sources {
             of(catalogue::NEWEST_ROW_AGE, &source.id, rules::row_age(seen, source).as_secs_f64());
             of(catalogue::LIFE_AGE, &source.id, clock::age(seen.now, source.alive_at).as_secs_f64());
-            of(catalogue::CLOCK_SKEW, &source.id, rules::skew_seconds(seen, source).unwrap_or(0.0));
+            of(catalogue::CLOCK_SKEW, &source.id, skew_seconds(source));
         }
         let changed = seen.changed_at.map_or(Duration::MAX, |at| clock::age(seen.now, at));
         if changed < Duration::MAX {
@@ -75,9 +75,9 @@ impl Gauged {
     fn recorders(&mut self, seen: &Observation) {
         let live: BTreeSet<SourceId> = seen.recorders.iter().map(|recorder| recorder.source.clone()).collect();
         for gone in self.recorders.difference(&live) {
-            of(catalogue::SEEN_BLOCKED, gone, GONE);
-            of(catalogue::SEEN_SPOOL_LOW, gone, GONE);
-            of(catalogue::SEEN_LOST, gone, GONE);
+            of(catalogue::SEEN_BLOCKED, gone, UNKNOWN);
+            of(catalogue::SEEN_SPOOL_LOW, gone, UNKNOWN);
+            of(catalogue::SEEN_LOST, gone, UNKNOWN);
         }
         self.recorders = live;
         for recorder in &seen.recorders {
@@ -86,6 +86,11 @@ impl Gauged {
             of(catalogue::SEEN_LOST, &recorder.source, recorder.lost as f64);
         }
     }
+}
+
+/// How far its clock is ahead of the database's.
+fn skew_seconds(source: &LiveSource) -> f64 {
+    source.skew_micros.map_or(UNKNOWN, |micros| micros as f64 / 1e6)
 }
 
 fn of(metric: catalogue::Metric, id: &SourceId, value: f64) {

@@ -13,6 +13,7 @@ use crate::store::StrayRows;
 use crate::watch::alarm::Alarm;
 use crate::watch::alarms::{Alarms, Hysteresis};
 use crate::watch::limits::Limits;
+use crate::watch::look::skew::Skews;
 use crate::watch::observation::{
     Away, CanarySeen, DecisionSeen, DiskSeen, FleetSeen, LiveSource, Observation, RecorderSeen, SourceId, Stage,
     WorkerSeen,
@@ -90,7 +91,7 @@ pub(super) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
     let stopped = fault.ends_orchestrator();
     let source = |id: SourceId, alive_at: Time, mute: bool, is_orchestrator: bool| {
         let row = newest(now, HEARTBEAT_RECORD, phase, mute);
-        LiveSource { id, since: at(0), alive_at, newest: Some(row), newest_made: Some(row), is_orchestrator }
+        LiveSource { id, since: at(0), alive_at, newest: Some(row), newest_made: Some(row), skew_micros: None, is_orchestrator }
     };
     let agents_end = stopped || fault == Fault::AllAgentsDead;
     let beat = newest(now, BEAT, phase % BEAT, agents_end);
@@ -157,14 +158,15 @@ pub(super) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
 
 /// Seconds from the fault to the first alarm, with all alarms that came to ring.
 fn noticed(fault: Fault, round_phase: i64, phase: i64) -> (Option<i64>, BTreeSet<&'static str>) {
-    let (mut alarms, limits) = (Alarms::default(), Limits::of(RHYTHM));
+    let (mut alarms, mut skews, limits) = (Alarms::default(), Skews::default(), Limits::of(RHYTHM));
     let seconds = |n: i64| std::time::Duration::from_secs(n.unsigned_abs());
     let hysteresis = Hysteresis { hold: seconds(ROUND), clear: seconds(ROUND * 3) };
     let (mut first, mut words) = (None, BTreeSet::new());
     let deadline = TABLE.iter().find(|row| row.0 == fault).map_or(60, |row| row.2);
     let mut now = FAULT_AT - QUIET_LOOKED_AT + round_phase;
     while now < FAULT_AT + deadline + LOOKED_ON {
-        let seen = seen(fault, now, phase);
+        let mut seen = seen(fault, now, phase);
+        skews.tell(seen.now, &mut seen.sources, &seen.recorders);
         let changes =
             alarms.step(rules::findings(&seen, &limits), &rules::unjudged(&seen, &limits), at(now), &hysteresis);
         for change in changes {

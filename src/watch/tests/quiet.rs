@@ -113,6 +113,7 @@ fn a_deploy() {
             newest: (now >= WHEN + AWAY + 2)
                 .then(|| newest(now, HEARTBEAT_RECORD, phase, false).max(at(WHEN + AWAY + 2))),
             newest_made: None,
+            skew_micros: None,
             is_orchestrator: true,
         };
         seen.sources.retain(|source| !source.is_orchestrator);
