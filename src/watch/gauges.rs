@@ -137,3 +137,37 @@ fn canary(seen: &Observation) {
         metrics::gauge!(catalogue::CANARY_TOOK.name).set(took.as_secs_f64());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::watch::limits::Rhythm;
+    use crate::watch::tests::noticed::{Fault, seen};
+
+    /// The page has these series of w1's clock after each look.
+    #[test]
+    fn a_clock_that_is_not_known_or_gone_is_not_zero() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let second = Duration::from_secs(1);
+        let limits = Limits::of(Rhythm { silence: second, cycle: second, beat: second, progress: second });
+        let mut gauged = Gauged::default();
+        let mut check = |micros: Option<i64>, is_there: bool, expected: &str| {
+            let mut seen = seen(Fault::None, 0, 0);
+            seen.sources.retain(|source| is_there || source.id.source_id != "w1");
+            let source = seen.sources.iter_mut().find(|source| source.id.source_id == "w1");
+            source.into_iter().for_each(|source| source.skew_micros = micros);
+            metrics::with_local_recorder(&recorder, || gauged.set(&seen, &Alarms::default(), &limits));
+            let page = recorder.handle().render();
+            let of_w1 = |line: &&str| line.contains("clock_skew") && line.contains("\"w1\"");
+            let line = page.lines().find(of_w1).unwrap_or_default();
+            assert_eq!(line.rsplit(' ').next(), Some(expected), "{line}");
+        };
+        check(None, true, "NaN");
+        check(Some(-300_000_000), true, "-300");
+        check(Some(0), true, "0");
+        check(Some(5_500_000), true, "5.5");
+        check(None, false, "NaN");
+    }
+}

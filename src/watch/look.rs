@@ -155,12 +155,8 @@ async fn read_rows(
     let newest = rows.into_iter().map(|row| (SourceId::new(row.source_type.clone(), row.source_id.clone()), row));
     memory.newest = newest.collect();
     let is_late = |row: &SourceNewest| clock::age(row.ingested_at, row.timestamp) >= LATE;
-    let late: Vec<(SourceId, Time)> = memory
-        .newest
-        .iter()
-        .filter(|(_, row)| is_late(row))
-        .map(|(id, row)| (id.clone(), row.timestamp))
-        .collect();
+    let late: Vec<(SourceId, Time)> =
+        memory.newest.iter().filter(|(_, row)| is_late(row)).map(|(id, row)| (id.clone(), row.timestamp)).collect();
     within(limit, memory.recorders.read(outlook.store, now, &late)).await?;
     if outlook.plant.is_some() {
         within(limit, memory.canaries.read_back(outlook.store, outlook.own)).await?;

@@ -40,7 +40,8 @@ impl Skews {
             recorders.iter().map(|recorder| (&recorder.source, recorder)).collect();
         let mut told = BTreeMap::new();
         for source in sources {
-            let anew = micros(now, source, recorders.get(&source.id).copied()).map(|micros| Told { at: now, micros });
+            let anew =
+                micros(now, source, recorders.get(&source.id).copied()).map(|micros| Told { at: now, micros });
             let last = anew.or_else(|| self.told.get(&source.id).copied());
             let last = last.filter(|told| clock::age(now, told.at) < KEPT);
             source.skew_micros = last.map(|told| told.micros);

@@ -35,7 +35,7 @@ const CANARY: i64 = 20;
 
 /// A fault, as far as it changes what can be seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::watch) enum Fault {
     None,
     LoggerThreadKilled,
     SpoolerStalled,
@@ -85,13 +85,21 @@ pub(super) fn newest(now: i64, period: i64, phase: i64, ends: bool) -> Time {
 }
 
 /// What the watch sees at `now`.
-pub(super) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
+pub(in crate::watch) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
     let on = |fits: bool| fits && now >= FAULT_AT;
     let orchestrator = SourceId::new("orchestrator_gpu", "orchestrator");
     let stopped = fault.ends_orchestrator();
     let source = |id: SourceId, alive_at: Time, mute: bool, is_orchestrator: bool| {
         let row = newest(now, HEARTBEAT_RECORD, phase, mute);
-        LiveSource { id, since: at(0), alive_at, newest: Some(row), newest_made: Some(row), skew_micros: None, is_orchestrator }
+        LiveSource {
+            id,
+            since: at(0),
+            alive_at,
+            newest: Some(row),
+            newest_made: Some(row),
+            skew_micros: None,
+            is_orchestrator,
+        }
     };
     let agents_end = stopped || fault == Fault::AllAgentsDead;
     let beat = newest(now, BEAT, phase % BEAT, agents_end);
@@ -201,8 +209,8 @@ const TABLE: [(Fault, &str, i64, &str, &str, &str); 13] = [
     (Fault::ExporterHung, "exporter hung", 60, OVERDUE, LOG_90, SQL),
     (Fault::ConnectionBlackHoled, "connection black-holed", 60, OVERDUE, DEAD_90, SQL),
     (Fault::RightsRevoked, "rights revoked", 60, OVERDUE, ALL_90, SQL),
-    (Fault::TableLocked, "table locked", 60, OVERDUE, ALL_90, "it waits for the lock, too"),
-    (Fault::DiskFull, "disk full", 60, "stdout, <= 10 s", "DogwatchDiskFull, 15 s", SQL),
+    (Fault::TableLocked, "table locked", 60, OVERDUE, ALL_90, CANNOT),
+    (Fault::DiskFull, "disk full", 60, "nearly full, <= 10 s", "DogwatchDiskFull, 15 s", SQL),
     (Fault::DatabaseAway, "database away", 60, OVERDUE, "DogwatchDatabaseAway, 45 s", "-"),
     (Fault::OrchestratorStopped, "orchestrator SIGSTOPped", 60, "-", DEAD_90, SQL),
     (Fault::OrchestratorKilled, "orchestrator SIGKILLed", 60, "-", DEAD_90, SQL),
@@ -222,6 +230,8 @@ const LOG_90: &str = "DogwatchLogSilence, 90 s";
 const ALL_90: &str = "DogwatchAllSilent, 90 s";
 const DEAD_90: &str = "DogwatchOrchestratorDead, 90 s";
 const SQL: &str = "telemetry_silence(), <= 120 s";
+/// A minute of the job, and the lock's three seconds.
+const CANNOT: &str = "telemetry_silence() cannot tell, <= 63 s";
 
 fn table() -> String {
     let mut text = String::new();
