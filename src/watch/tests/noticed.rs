@@ -90,16 +90,7 @@ pub(in crate::watch) fn seen(fault: Fault, now: i64, phase: i64) -> Observation 
     let orchestrator = SourceId::new("orchestrator_gpu", "orchestrator");
     let stopped = fault.ends_orchestrator();
     let source = |id: SourceId, alive_at: Time, mute: bool, is_orchestrator: bool| {
-        let row = newest(now, HEARTBEAT_RECORD, phase, mute);
-        LiveSource {
-            id,
-            since: at(0),
-            alive_at,
-            newest: Some(row),
-            newest_made: Some(row),
-            skew_micros: None,
-            is_orchestrator,
-        }
+        live(id, alive_at, newest(now, HEARTBEAT_RECORD, phase, mute), is_orchestrator)
     };
     let agents_end = stopped || fault == Fault::AllAgentsDead;
     let beat = newest(now, BEAT, phase % BEAT, agents_end);
@@ -164,6 +155,11 @@ pub(in crate::watch) fn seen(fault: Fault, now: i64, phase: i64) -> Observation 
     }
 }
 
+fn live(id: SourceId, alive_at: Time, row: Time, is_orchestrator: bool) -> LiveSource {
+    let (newest, newest_made) = (Some(row), Some(row));
+    LiveSource { id, since: at(0), alive_at, newest, newest_made, skew_micros: None, is_orchestrator }
+}
+
 /// Seconds from the fault to the first alarm, with all alarms that came to ring.
 fn noticed(fault: Fault, round_phase: i64, phase: i64) -> (Option<i64>, BTreeSet<&'static str>) {
     let (mut alarms, mut skews, limits) = (Alarms::default(), Skews::default(), Limits::of(RHYTHM));
@@ -210,7 +206,7 @@ const TABLE: [(Fault, &str, i64, &str, &str, &str); 13] = [
     (Fault::ConnectionBlackHoled, "connection black-holed", 60, OVERDUE, DEAD_90, SQL),
     (Fault::RightsRevoked, "rights revoked", 60, OVERDUE, ALL_90, SQL),
     (Fault::TableLocked, "table locked", 60, OVERDUE, ALL_90, CANNOT),
-    (Fault::DiskFull, "disk full", 60, "nearly full, <= 10 s", "DogwatchDiskFull, 15 s", SQL),
+    (Fault::DiskFull, "disk full", 60, "nearly full, <= 10 s", "DogwatchDiskFull, 15 s", SQL_FULL),
     (Fault::DatabaseAway, "database away", 60, OVERDUE, "DogwatchDatabaseAway, 45 s", "-"),
     (Fault::OrchestratorStopped, "orchestrator SIGSTOPped", 60, "-", DEAD_90, SQL),
     (Fault::OrchestratorKilled, "orchestrator SIGKILLed", 60, "-", DEAD_90, SQL),
@@ -230,6 +226,8 @@ const LOG_90: &str = "DogwatchLogSilence, 90 s";
 const ALL_90: &str = "DogwatchAllSilent, 90 s";
 const DEAD_90: &str = "DogwatchOrchestratorDead, 90 s";
 const SQL: &str = "telemetry_silence(), <= 120 s";
+/// Rows go on arriving until a write finds no room.
+const SQL_FULL: &str = "telemetry_silence(), <= 120 s from the last row on";
 /// A minute of the job, and the lock's three seconds.
 const CANNOT: &str = "telemetry_silence() cannot tell, <= 63 s";
 
