@@ -290,6 +290,7 @@ impl Parts {
             keeper: keeper.child(),
             half_written,
             heartbeat_every: config.heartbeat_every,
+            segment_bytes: self.spool.segment_bytes,
             limits: watchdog::Limits {
                 turn: wiring.watch_every,
                 stall: wiring.stall_limit,

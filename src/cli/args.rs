@@ -85,6 +85,9 @@ pub(super) enum Command {
     /// Looks into the spools of this folder.
     Spool(SpoolArgs),
     /// Brings the databases to this binary's schema.
+    ///
+    /// Each migration is applied once. By hand, a file whose function a later one has replaced fails, and
+    /// changes nothing.
     Migrate(MigrateArgs),
     /// Looks at settings, rights, schema, clocks and exporters, and says what to do; exit 1 if something is wrong.
     Doctor(DoctorArgs),

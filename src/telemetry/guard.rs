@@ -7,6 +7,7 @@
 
 pub(super) mod keeper;
 mod losses;
+mod low;
 mod overdue;
 mod stall;
 mod status;
@@ -33,6 +34,8 @@ pub(super) use self::keeper::Keeper;
 pub(super) use self::losses::{FALLBACK_EVENT, LOST_EVENT, RESTARTED_EVENT};
 pub use self::status::{Status, ThreadStatus};
 pub(super) use self::voice::Voice;
+#[cfg(test)]
+pub(super) use self::watchdog::DISK_EVENT;
 pub(super) use self::watchdog::Watchdog;
 
 /// Time a dropped guard gives to what is left.

@@ -282,6 +282,8 @@ impl Spooler {
             return Ok(());
         }
         hand.room_at = now + ROOM_EVERY;
+        // Before anything that fails on a full disk, and also where nothing is written.
+        self.standing.has_free(self.folder.disk().free(self.folder.path()).ok().flatten());
         hand.writer.set_adopted(self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone());
         hand.writer.keep_room()?;
         self.low.store(hand.writer.is_low_on_room(), Ordering::Relaxed);

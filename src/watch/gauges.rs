@@ -1,7 +1,7 @@
 //! What was seen, as metrics: the same facts that the rules judge, for the rules of Prometheus.
 //!
-//! The series of a source or recorder that is gone get NaN: a gauge would otherwise keep its last
-//! value for ever, and zero would say that rows arrive. While the database is away nothing of the fleet is set: old values
+//! The series of a source or recorder that is gone, and of a clock of which nothing is known, get NaN: a
+//! gauge would otherwise keep its last value for ever, and zero would say that all is well. While the database is away nothing of the fleet is set: old values
 //! stand, and `dogwatch_database_away_seconds` says so.
 
 use std::collections::BTreeSet;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use super::alarm::Alarm;
 use super::alarms::Alarms;
 use super::limits::Limits;
-use super::observation::{Observation, SourceId, Stage};
+use super::observation::{LiveSource, Observation, SourceId, Stage};
 use super::rules;
 use crate::catalogue;
 use crate::clock;
 
-/// The value of a series whose source is gone: no comparison, minimum or maximum takes it.
-const GONE: f64 = f64::NAN;
+/// The value of a series of which nothing is known: no comparison, minimum or maximum takes it.
+const UNKNOWN: f64 = f64::NAN;
 
 /// Which series exist.
 #[derive(Debug, Default)]
@@ -57,14 +57,14 @@ impl Gauged {
         let live: BTreeSet<SourceId> = seen.sources.iter().map(|source| source.id.clone()).collect();
         for gone in self.sources.difference(&live) {
             for metric in [catalogue::NEWEST_ROW_AGE, catalogue::LIFE_AGE, catalogue::CLOCK_SKEW] {
-                of(metric, gone, GONE);
+                of(metric, gone, UNKNOWN);
             }
         }
         self.sources = live;
         for source in &seen.sources {
             of(catalogue::NEWEST_ROW_AGE, &source.id, rules::row_age(seen, source).as_secs_f64());
             of(catalogue::LIFE_AGE, &source.id, clock::age(seen.now, source.alive_at).as_secs_f64());
-            of(catalogue::CLOCK_SKEW, &source.id, rules::skew_seconds(seen, source).unwrap_or(0.0));
+            of(catalogue::CLOCK_SKEW, &source.id, skew_seconds(source));
         }
         let changed = seen.changed_at.map_or(Duration::MAX, |at| clock::age(seen.now, at));
         if changed < Duration::MAX {
@@ -75,9 +75,9 @@ impl Gauged {
     fn recorders(&mut self, seen: &Observation) {
         let live: BTreeSet<SourceId> = seen.recorders.iter().map(|recorder| recorder.source.clone()).collect();
         for gone in self.recorders.difference(&live) {
-            of(catalogue::SEEN_BLOCKED, gone, GONE);
-            of(catalogue::SEEN_SPOOL_LOW, gone, GONE);
-            of(catalogue::SEEN_LOST, gone, GONE);
+            of(catalogue::SEEN_BLOCKED, gone, UNKNOWN);
+            of(catalogue::SEEN_SPOOL_LOW, gone, UNKNOWN);
+            of(catalogue::SEEN_LOST, gone, UNKNOWN);
         }
         self.recorders = live;
         for recorder in &seen.recorders {
@@ -86,6 +86,11 @@ impl Gauged {
             of(catalogue::SEEN_LOST, &recorder.source, recorder.lost as f64);
         }
     }
+}
+
+/// How far its clock is ahead of the database's.
+fn skew_seconds(source: &LiveSource) -> f64 {
+    source.skew_micros.map_or(UNKNOWN, |micros| micros as f64 / 1e6)
 }
 
 fn of(metric: catalogue::Metric, id: &SourceId, value: f64) {
@@ -130,5 +135,39 @@ fn canary(seen: &Observation) {
     metrics::gauge!(catalogue::CANARY_CHANGED.name).set(f64::from(changed));
     if let Some(took) = seen.canary.took {
         metrics::gauge!(catalogue::CANARY_TOOK.name).set(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::watch::limits::Rhythm;
+    use crate::watch::tests::noticed::{Fault, seen};
+
+    /// The page has these series of w1's clock after each look.
+    #[test]
+    fn a_clock_that_is_not_known_or_gone_is_not_zero() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let second = Duration::from_secs(1);
+        let limits = Limits::of(Rhythm { silence: second, cycle: second, beat: second, progress: second });
+        let mut gauged = Gauged::default();
+        let mut check = |micros: Option<i64>, is_there: bool, expected: &str| {
+            let mut seen = seen(Fault::None, 0, 0);
+            seen.sources.retain(|source| is_there || source.id.source_id != "w1");
+            let source = seen.sources.iter_mut().find(|source| source.id.source_id == "w1");
+            source.into_iter().for_each(|source| source.skew_micros = micros);
+            metrics::with_local_recorder(&recorder, || gauged.set(&seen, &Alarms::default(), &limits));
+            let page = recorder.handle().render();
+            let of_w1 = |line: &&str| line.contains("clock_skew") && line.contains("\"w1\"");
+            let line = page.lines().find(of_w1).unwrap_or_default();
+            assert_eq!(line.rsplit(' ').next(), Some(expected), "{line}");
+        };
+        check(None, true, "NaN");
+        check(Some(-300_000_000), true, "-300");
+        check(Some(0), true, "0");
+        check(Some(5_500_000), true, "5.5");
+        check(None, false, "NaN");
     }
 }

@@ -8,6 +8,7 @@
 mod disk;
 mod fleet;
 mod recorders;
+pub(in crate::watch) mod skew;
 mod strays;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub(super) struct Memory {
     last_round: Option<Duration>,
     decisions: fleet::Decisions,
     recorders: recorders::Recorders,
+    skews: skew::Skews,
     strays: strays::Strays,
     canaries: Canaries,
 }
@@ -153,8 +155,8 @@ async fn read_rows(
     let newest = rows.into_iter().map(|row| (SourceId::new(row.source_type.clone(), row.source_id.clone()), row));
     memory.newest = newest.collect();
     let is_late = |row: &SourceNewest| clock::age(row.ingested_at, row.timestamp) >= LATE;
-    let late: Vec<SourceId> =
-        memory.newest.iter().filter(|(_, row)| is_late(row)).map(|(id, _)| id.clone()).collect();
+    let late: Vec<(SourceId, Time)> =
+        memory.newest.iter().filter(|(_, row)| is_late(row)).map(|(id, row)| (id.clone(), row.timestamp)).collect();
     within(limit, memory.recorders.read(outlook.store, now, &late)).await?;
     if outlook.plant.is_some() {
         within(limit, memory.canaries.read_back(outlook.store, outlook.own)).await?;
@@ -193,14 +195,17 @@ fn observation(
     let changed_at = signs.chain(cycle_at).max();
     let now = fleet.read.now;
     let decision = memory.decisions.seen(fleet.decision.as_ref(), &fleet.read);
+    let recorders = memory.recorders.seen(|id| sources.contains_key(id));
+    let mut sources: Vec<LiveSource> = sources.into_values().collect();
+    memory.skews.tell(now, &mut sources, &recorders);
     Observation {
         now,
         watching_since,
         database_away: None,
         rows_unreadable,
-        recorders: memory.recorders.seen(|id| sources.contains_key(id)),
+        recorders,
         strays: memory.strays.seen(),
-        sources: sources.into_values().collect(),
+        sources,
         changed_at,
         fleet: fleet::seen(&fleet.read, decision),
         disk,
@@ -216,6 +221,7 @@ fn process_source(process: &Process) -> Option<LiveSource> {
         alive_at: process.seen_at,
         newest: None,
         newest_made: None,
+        skew_micros: None,
         is_orchestrator: process.kind == ORCHESTRATOR,
     })
 }
@@ -231,6 +237,7 @@ fn worker_source(worker: &Worker) -> Option<LiveSource> {
         alive_at: worker.last_heartbeat_at.unwrap_or(since),
         newest: None,
         newest_made: None,
+        skew_micros: None,
         is_orchestrator: false,
     })
 }

@@ -37,6 +37,8 @@ pub struct LiveSource {
     pub newest: Option<Time>,
     /// When that row was made, by its own clock.
     pub newest_made: Option<Time>,
+    /// How far its clock is ahead of the database's, microseconds; negative: behind; null = not known.
+    pub skew_micros: Option<i64>,
     /// Whether it is an orchestrator.
     pub is_orchestrator: bool,
 }

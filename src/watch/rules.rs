@@ -21,7 +21,7 @@ use super::observation::{Observation, SourceId};
 use crate::clock::{self, Time};
 
 pub use self::fleet::{longest_unheard, oldest_progress};
-pub use self::recorders::{skew_seconds, spool_fill, stray_age};
+pub use self::recorders::{spool_fill, stray_age};
 pub use self::silence::row_age;
 
 /// Something that is wrong now.

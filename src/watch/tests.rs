@@ -14,7 +14,7 @@ use crate::fleet::ids::BootId;
 use crate::store::sqlite::{SqliteStore, TimeSource};
 
 mod database;
-mod noticed;
+pub(in crate::watch) mod noticed;
 mod quiet;
 
 const RHYTHM: Rhythm = Rhythm {
@@ -191,6 +191,36 @@ async fn a_clock_that_is_far_behind_is_found_by_what_arrives() {
         let expected: Vec<&str> = [expected].into_iter().filter(|word| !word.is_empty()).collect();
         assert_eq!(world.round(&mut watch, 1).await, expected, "{behind} s behind");
     }
+}
+
+/// A clock that jumps back makes rows that its own earlier ones outrun for as long as it jumped; it is
+/// off all that while, also where nothing is written for some looks.
+#[tokio::test]
+async fn a_clock_that_jumps_back_is_off_until_it_is_put_right() {
+    const JUMP: i64 = 900;
+    let mut world = World::new().await;
+    let mut watch = world.watch();
+    let (mut said, mut second) = (Vec::new(), 0);
+    for (behind, beats) in [(0, 4), (JUMP, 60), (0, 4)] {
+        for beat in 0..beats {
+            // One heartbeat of the many does not come.
+            if beat != 12 {
+                world.late_row(behind).await;
+            }
+            for _ in 0..3 {
+                let before = second;
+                second += 5;
+                world.micros.fetch_add(5_000_000, Ordering::SeqCst);
+                world.store.process_seen(world.orchestrator).await.unwrap();
+                let round = watch.step().await;
+                said.extend(words(&round).into_iter().map(|word| format!("{before} {word}")));
+                let told = round.seen.sources.iter().find(|source| source.is_orchestrator).unwrap().skew_micros;
+                // A new value is told when the next heartbeats are read.
+                assert!(beat == 0 || told == Some(-behind * 1_000_000), "{before}: {told:?}");
+            }
+        }
+    }
+    assert_eq!(said, ["60 firing clock_skew orchestrator-1", "960 resolved clock_skew orchestrator-1"]);
 }
 
 #[tokio::test]

@@ -44,6 +44,13 @@ const MIGRATIONS: &[Migration] = &[
         name: "silence_of_the_fleet",
         sql: include_str!("../../../migrations/postgres/fleet/20261128025000_silence_of_the_fleet.sql"),
     },
+    Migration {
+        version: "20261128061000",
+        name: "silence_of_the_fleet_waits_no_longer",
+        sql: include_str!(
+            "../../../migrations/postgres/fleet/20261128061000_silence_of_the_fleet_waits_no_longer.sql"
+        ),
+    },
 ];
 /// The fleet's schema, on top of `system_logs`.
 pub const SCHEMA: Addition = Addition { migrations: MIGRATIONS, rights: RIGHTS };

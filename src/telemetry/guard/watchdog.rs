@@ -6,7 +6,7 @@
 //! spooler or keeper without a beat for its limit is fenced and replaced. What it has told outlives
 //! a panic of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::Slot;
 use super::losses::Told;
+use super::low::{self, Low};
 use super::overdue::{Overdue, Word};
 use super::stall::{Stall, Verdict};
 use super::voice::Voice;
@@ -36,10 +37,14 @@ use crate::telemetry::wiring::Fuse;
 const HEARTBEAT_EVENT: &str = "dogwatch.heartbeat";
 /// Name of the event that an exporter takes nothing, or takes records again.
 const OVERDUE_EVENT: &str = "dogwatch.exporter.overdue";
+/// Name of the event that the spool's disk runs full, or has room again.
+pub(in crate::telemetry) const DISK_EVENT: &str = "dogwatch.disk.low";
 /// The keeper may be silent so many times longer than the spooler: one turn of it reads whole folders.
 const KEEPER_PATIENCE: u32 = 6;
 /// Least time between two lines on stderr.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Words that wait for their line; of more the oldest are left out.
+const UNSAID_MAX: usize = 8;
 
 /// What it looks at.
 pub(in crate::telemetry) struct View {
@@ -52,6 +57,8 @@ pub(in crate::telemetry) struct View {
     /// Entries that dead processes left half written.
     pub(in crate::telemetry) half_written: Arc<AtomicU64>,
     pub(in crate::telemetry) heartbeat_every: Duration,
+    /// What the spool's next segment needs.
+    pub(in crate::telemetry) segment_bytes: u64,
     pub(in crate::telemetry) limits: Limits,
     pub(in crate::telemetry) fuse: Fuse,
     pub(in crate::telemetry) memory: Mutex<Memory>,
@@ -97,6 +104,9 @@ pub(in crate::telemetry) struct Memory {
     keeper: Stall,
     shippers: Vec<Stall>,
     overdue: Vec<Overdue>,
+    low: Low,
+    /// What is said once, and has had no line on stderr.
+    unsaid: VecDeque<String>,
 }
 
 /// The running watchdog.
@@ -147,21 +157,25 @@ impl View {
                 memory.told.restarts(&self.voice, child);
             }
             self.metrics(pulse);
-            let overdue = self.overdue(&mut memory, now);
+            self.overdue(&mut memory, now);
+            self.low(&mut memory);
             if last {
                 return;
             }
             let in_memory = trouble.map(|why| format!("records wait in memory: {why}"));
-            let text = self.look_after(&mut memory).or(in_memory).or(overdue);
+            let lasting = self.look_after(&mut memory).or(in_memory);
+            let text = lasting.as_ref().or(memory.unsaid.front());
             let wait = self.limits.turn.min(memory.beat_at.saturating_sub(now));
-            let told_at = text.is_some().then(|| memory.told_at);
-            if told_at.is_some_and(|at| at.is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY)) {
+            let is_time = memory.told_at.is_none_or(|at| now.saturating_sub(at) >= TELL_EVERY);
+            let text = text.filter(|_| is_time).cloned();
+            if text.is_some() {
                 memory.told_at = Some(now);
-                drop(memory);
-                tell(&text.unwrap_or_default());
-            } else {
-                drop(memory);
+                if lasting.is_none() {
+                    memory.unsaid.pop_front();
+                }
             }
+            drop(memory);
+            text.iter().for_each(|text| tell(text));
             pulse.progress();
             match stopped.recv_timeout(wait) {
                 Err(RecvTimeoutError::Timeout) => {}
@@ -197,10 +211,10 @@ impl View {
     }
 
     /// Exporters that take nothing while records wait: told in-band, on stderr and as a gauge.
-    fn overdue(&self, memory: &mut Memory, now: Duration) -> Option<String> {
+    fn overdue(&self, memory: &mut Memory, now: Duration) {
         memory.overdue.resize_with(self.slots.len(), Overdue::default);
-        let mut say = None;
-        for (slot, overdue) in self.slots.iter().zip(&mut memory.overdue) {
+        let Memory { overdue, unsaid, .. } = memory;
+        for (slot, overdue) in self.slots.iter().zip(overdue) {
             let facts = slot.handle.standing().facts();
             let (age, word) = overdue.look(&facts, now);
             metrics::gauge!(catalogue::EXPORTER_OVERDUE.name, "exporter" => facts.exporter).set(age.as_secs_f64());
@@ -218,17 +232,41 @@ impl View {
                 Word::Ends => format!("exporter {name} takes records again"),
             };
             let slot = json!(name);
-            let record = NewRecord {
-                time: clock::now(),
-                level: Level::Warning,
-                body: &text,
-                attributes: &[("exporter", &slot)],
-                event_name: Some(OVERDUE_EVENT),
-            };
-            self.voice.say(&record);
-            say = Some(text);
+            self.warn(unsaid, text, OVERDUE_EVENT, ("exporter", &slot));
         }
-        say
+    }
+
+    /// A disk that runs full is told before a write finds no room: who writes little may need none for
+    /// minutes.
+    fn low(&self, memory: &mut Memory) {
+        let free = self.standing.free_bytes();
+        let Some(word) = memory.low.look(free, self.segment_bytes) else { return };
+        let bytes = free.unwrap_or_default();
+        let text = match word {
+            low::Word::Begins => format!(
+                "the disk of the spool is nearly full, {} KiB are left; once it is full, records wait in memory \
+                 and go to stdout",
+                bytes >> 10
+            ),
+            low::Word::Ends => format!("the disk of the spool has room again, {} MiB", bytes >> 20),
+        };
+        self.warn(&mut memory.unsaid, text, DISK_EVENT, ("free_bytes", &json!(bytes)));
+    }
+
+    /// Says it in-band, and on stderr as soon as that has its turn.
+    fn warn(&self, unsaid: &mut VecDeque<String>, text: String, event: &str, about: (&str, &Value)) {
+        let record = NewRecord {
+            time: clock::now(),
+            level: Level::Warning,
+            body: &text,
+            attributes: &[about],
+            event_name: Some(event),
+        };
+        self.voice.say(&record);
+        unsaid.push_back(text);
+        if unsaid.len() > UNSAID_MAX {
+            unsaid.pop_front();
+        }
     }
 
     /// The current values of the recorder's own metrics: where no page can be read, as of a worker
@@ -253,6 +291,7 @@ impl View {
             ("lost", json!(counters.refused_total() + counters.half_written + counters.lost_aside())),
             ("spool_low", json!(self.voice.recorder().is_spool_low())),
             ("spool_bytes", json!(self.standing.spool_bytes())),
+            ("disk_free_bytes", json!(self.standing.free_bytes())),
             ("longest_sync_ms", json!(self.standing.longest_sync().as_secs_f64() * 1_000.0)),
             ("fallback", json!(self.standing.is_on_stdout())),
             ("restarts", json!(restarts)),

@@ -64,6 +64,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// # Errors
     /// As the operating system tells.
     fn len(&self, path: &Path) -> io::Result<u64>;
+    /// Bytes that are free for us where the folder lies; `None` where its file system has no size.
+    ///
+    /// # Errors
+    /// As the operating system tells.
+    fn free(&self, dir: &Path) -> io::Result<Option<u64>>;
     /// Renames a file or a folder; a file at `to` is replaced at once.
     ///
     /// # Errors
@@ -199,6 +204,11 @@ impl Disk for RealDisk {
 
     fn len(&self, path: &Path) -> io::Result<u64> {
         Ok(fs::metadata(path)?.len())
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<Option<u64>> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -28,6 +28,8 @@ pub(in crate::telemetry) struct Standing {
     /// Switches to stdout and back: odd while records go there.
     switches: AtomicU64,
     spool_bytes: AtomicU64,
+    /// Bytes that are free on the spool's disk; None: nobody has said.
+    free_bytes: Mutex<Option<u64>>,
     longest_sync_micros: AtomicU64,
     /// What stdout has taken in this second.
     pub(super) spent: Mutex<Spent>,
@@ -70,6 +72,11 @@ impl Standing {
         self.spool_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that are free on the spool's disk, when that was last looked at; None: not known.
+    pub(in crate::telemetry) fn free_bytes(&self) -> Option<u64> {
+        *self.free_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The longest fdatasync that has ended since this was last asked.
     pub(in crate::telemetry) fn longest_sync(&self) -> Duration {
         Duration::from_micros(self.longest_sync_micros.swap(0, Ordering::Relaxed))
@@ -78,6 +85,10 @@ impl Standing {
     pub(super) fn has_spooled(&self, bytes: u64) {
         self.spool_bytes.store(bytes, Ordering::Relaxed);
         metrics::gauge!(catalogue::SPOOL_BYTES.name).set(bytes as f64);
+    }
+
+    pub(super) fn has_free(&self, bytes: Option<u64>) {
+        *self.free_bytes.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
     }
 
     pub(super) fn has_synced(&self, took: Duration) {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::hanging::Calls;
 use super::rig::{APP, App, LIMIT, Mode, Rig, until};
 use crate::clock;
-use crate::telemetry::guard::{FALLBACK_EVENT, LOST_EVENT};
+use crate::telemetry::guard::{DISK_EVENT, FALLBACK_EVENT, LOST_EVENT};
 use crate::telemetry::record::Level;
 use crate::telemetry::ring::Refused;
 use crate::telemetry::spool::disk::faulty::Op;
@@ -198,6 +198,29 @@ fn on_a_full_disk_records_go_to_stdout_and_back_to_the_spool_by_themselves() {
     found.dedup();
     assert_eq!(found.len() as u64 + sum.cause("fallback_rate"), expected.len() as u64, "each once");
     println!("{} records, {} of them as lines on stdout, {refused} refused", expected.len(), lines.len());
+}
+
+#[test]
+fn a_disk_that_runs_full_is_told_while_nothing_is_written_and_so_is_its_end() {
+    let mut rig = Rig::new();
+    let guard = rig.start();
+    assert!(guard.flush(LIMIT));
+    let told = |bytes: u64, texts: &[&str]| {
+        rig.disk.set_free(bytes);
+        until("it is told", || rig.far.events(DISK_EVENT).len() == texts.len());
+        let rows = rig.far.events(DISK_EVENT);
+        for (row, text) in rows.iter().zip(texts) {
+            assert!(row.message.contains(text) && row.log_level == Level::Warning, "{row:?}");
+        }
+        assert_eq!(rows.last().unwrap().metadata["free_bytes"], bytes);
+    };
+    told(rig.segment_bytes - 1, &["nearly full, 63 KiB are left"]);
+    told(rig.segment_bytes * 2, &["nearly full", "has room again"]);
+    told(0, &["nearly full", "has room again", "nearly full, 0 KiB are left"]);
+    assert_eq!(guard.status().trouble, None, "no write has failed");
+    rig.disk.heal();
+    assert_eq!(guard.shutdown(LIMIT).pending, 0);
+    rig.law();
 }
 
 #[test]

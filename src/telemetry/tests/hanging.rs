@@ -99,6 +99,10 @@ impl Disk for HangingDisk {
         self.at(Calls::All);
         RealDisk.len(path)
     }
+    fn free(&self, dir: &Path) -> io::Result<Option<u64>> {
+        self.at(Calls::All);
+        RealDisk.free(dir)
+    }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.at(Calls::All);
         RealDisk.rename(from, to)

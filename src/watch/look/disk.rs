@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::telemetry::spool::disk::RealDisk;
+use crate::telemetry::spool::disk::{Disk as _, RealDisk};
 use crate::telemetry::spool::segment;
 use crate::watch::observation::DiskSeen;
 
@@ -26,9 +26,7 @@ impl Ground {
         DiskSeen {
             spool_bytes: spool_bytes(&self.spool_dir),
             spool_cap_bytes: self.spool_cap_bytes,
-            free_bytes: rustix::fs::statvfs(&self.data_dir)
-                .ok()
-                .map(|found| found.f_bavail.saturating_mul(found.f_frsize)),
+            free_bytes: RealDisk.free(&self.data_dir).ok().flatten(),
             folder: self.data_dir.display().to_string(),
         }
     }

@@ -17,6 +17,10 @@ const LOOK_BACK: Duration = Duration::from_secs(45);
 const ROWS_MAX: usize = 1_000;
 /// Late sources that are asked for apart, a read.
 const LATE_MAX: usize = 20;
+/// Heartbeats that are read of each of them; those of before its clock jumped may be among them.
+const LATE_ROWS_MAX: usize = 20;
+/// The last row may be the heartbeat.
+const LATE_END: Duration = Duration::from_secs(1);
 /// Text of a heartbeat record.
 const HEARTBEAT: &str = "telemetry heartbeat";
 
@@ -35,8 +39,8 @@ struct Entry {
 
 impl Recorders {
     /// Reads what has arrived since, where that is due. `late` are sources whose newest row was made
-    /// long before it came: by their own time their heartbeats are out of reach.
-    pub(super) async fn read(&mut self, store: &dyn Store, now: Time, late: &[SourceId]) -> Result<()> {
+    /// long before it came, and when: their heartbeats are found by their own time.
+    pub(super) async fn read(&mut self, store: &dyn Store, now: Time, late: &[(SourceId, Time)]) -> Result<()> {
         if self.read_at.is_some_and(|at| clock::age(now, at) < READ_EVERY && at <= now) {
             return Ok(());
         }
@@ -49,15 +53,19 @@ impl Recorders {
         for row in store.logs(&query).await? {
             self.take(&row);
         }
-        for source in late.iter().take(LATE_MAX) {
+        for (source, made) in late.iter().take(LATE_MAX) {
             let query = LogQuery {
+                since: Some(clock::minus(*made, LOOK_BACK)),
+                until: Some(clock::plus(*made, LATE_END)),
                 source_type: Some(source.source_type.clone()),
                 source_id: Some(source.source_id.clone()),
                 grep: Some(HEARTBEAT.to_owned()),
-                limit: 1,
+                limit: LATE_ROWS_MAX,
                 ..LogQuery::default()
             };
-            store.logs(&query).await?.iter().for_each(|row| self.take(row));
+            let mut rows = store.logs(&query).await?;
+            rows.sort_by_key(|row| row.ingested_at);
+            rows.iter().for_each(|row| self.take(row));
         }
         self.read_at = Some(now);
         Ok(())

@@ -6,7 +6,7 @@ use super::{Finding, seconds};
 use crate::clock;
 use crate::store::STRAY_ROWS_MAX;
 use crate::watch::alarm::Alarm;
-use crate::watch::limits::{Limits, PENDING_FEW};
+use crate::watch::limits::Limits;
 use crate::watch::observation::{LiveSource, Observation, RecorderSeen};
 
 /// Judged also while the database is away.
@@ -84,21 +84,8 @@ fn canary(seen: &Observation, limits: &Limits) -> Option<Finding> {
     (age >= limits.canary).then(|| Finding::general(Alarm::Canary, since, text))
 }
 
-/// How many seconds a source's clock is ahead of the database's (negative: behind). None: not known,
-/// or what comes late may have waited in its spool.
-pub fn skew_seconds(seen: &Observation, source: &LiveSource) -> Option<f64> {
-    let (arrived, made) = (source.newest?, source.newest_made?);
-    let micros = made.as_microsecond().saturating_sub(arrived.as_microsecond());
-    if micros >= 0 {
-        return Some(micros as f64 / 1e6);
-    }
-    let recorder = seen.recorders.iter().find(|recorder| recorder.source == source.id)?;
-    let is_current = recorder.pending <= PENDING_FEW && clock::age(seen.now, recorder.at).as_secs() < 60;
-    is_current.then_some(micros as f64 / 1e6)
-}
-
 fn clock_skew(seen: &Observation, source: &LiveSource, limits: &Limits) -> Option<Finding> {
-    let skew = skew_seconds(seen, source)?;
+    let skew = source.skew_micros? as f64 / 1e6;
     let fresh = clock::age(seen.now, source.newest?) < limits.silence;
     let way = if skew > 0.0 { "ahead of" } else { "behind" };
     let summary = format!(

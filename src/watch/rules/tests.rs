@@ -33,6 +33,7 @@ fn source(name: &str, since: i64, alive_at: i64, newest: Option<i64>) -> LiveSou
         alive_at: at(alive_at),
         newest: newest.map(at),
         newest_made: newest.map(at),
+        skew_micros: None,
         is_orchestrator: false,
     }
 }

@@ -13,6 +13,7 @@ use crate::store::StrayRows;
 use crate::watch::alarm::Alarm;
 use crate::watch::alarms::{Alarms, Hysteresis};
 use crate::watch::limits::Limits;
+use crate::watch::look::skew::Skews;
 use crate::watch::observation::{
     Away, CanarySeen, DecisionSeen, DiskSeen, FleetSeen, LiveSource, Observation, RecorderSeen, SourceId, Stage,
     WorkerSeen,
@@ -34,7 +35,7 @@ const CANARY: i64 = 20;
 
 /// A fault, as far as it changes what can be seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::watch) enum Fault {
     None,
     LoggerThreadKilled,
     SpoolerStalled,
@@ -84,13 +85,12 @@ pub(super) fn newest(now: i64, period: i64, phase: i64, ends: bool) -> Time {
 }
 
 /// What the watch sees at `now`.
-pub(super) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
+pub(in crate::watch) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
     let on = |fits: bool| fits && now >= FAULT_AT;
     let orchestrator = SourceId::new("orchestrator_gpu", "orchestrator");
     let stopped = fault.ends_orchestrator();
     let source = |id: SourceId, alive_at: Time, mute: bool, is_orchestrator: bool| {
-        let row = newest(now, HEARTBEAT_RECORD, phase, mute);
-        LiveSource { id, since: at(0), alive_at, newest: Some(row), newest_made: Some(row), is_orchestrator }
+        live(id, alive_at, newest(now, HEARTBEAT_RECORD, phase, mute), is_orchestrator)
     };
     let agents_end = stopped || fault == Fault::AllAgentsDead;
     let beat = newest(now, BEAT, phase % BEAT, agents_end);
@@ -155,16 +155,22 @@ pub(super) fn seen(fault: Fault, now: i64, phase: i64) -> Observation {
     }
 }
 
+fn live(id: SourceId, alive_at: Time, row: Time, is_orchestrator: bool) -> LiveSource {
+    let (newest, newest_made) = (Some(row), Some(row));
+    LiveSource { id, since: at(0), alive_at, newest, newest_made, skew_micros: None, is_orchestrator }
+}
+
 /// Seconds from the fault to the first alarm, with all alarms that came to ring.
 fn noticed(fault: Fault, round_phase: i64, phase: i64) -> (Option<i64>, BTreeSet<&'static str>) {
-    let (mut alarms, limits) = (Alarms::default(), Limits::of(RHYTHM));
+    let (mut alarms, mut skews, limits) = (Alarms::default(), Skews::default(), Limits::of(RHYTHM));
     let seconds = |n: i64| std::time::Duration::from_secs(n.unsigned_abs());
     let hysteresis = Hysteresis { hold: seconds(ROUND), clear: seconds(ROUND * 3) };
     let (mut first, mut words) = (None, BTreeSet::new());
     let deadline = TABLE.iter().find(|row| row.0 == fault).map_or(60, |row| row.2);
     let mut now = FAULT_AT - QUIET_LOOKED_AT + round_phase;
     while now < FAULT_AT + deadline + LOOKED_ON {
-        let seen = seen(fault, now, phase);
+        let mut seen = seen(fault, now, phase);
+        skews.tell(seen.now, &mut seen.sources, &seen.recorders);
         let changes =
             alarms.step(rules::findings(&seen, &limits), &rules::unjudged(&seen, &limits), at(now), &hysteresis);
         for change in changes {
@@ -199,8 +205,8 @@ const TABLE: [(Fault, &str, i64, &str, &str, &str); 13] = [
     (Fault::ExporterHung, "exporter hung", 60, OVERDUE, LOG_90, SQL),
     (Fault::ConnectionBlackHoled, "connection black-holed", 60, OVERDUE, DEAD_90, SQL),
     (Fault::RightsRevoked, "rights revoked", 60, OVERDUE, ALL_90, SQL),
-    (Fault::TableLocked, "table locked", 60, OVERDUE, ALL_90, "it waits for the lock, too"),
-    (Fault::DiskFull, "disk full", 60, "stdout, <= 10 s", "DogwatchDiskFull, 15 s", SQL),
+    (Fault::TableLocked, "table locked", 60, OVERDUE, ALL_90, CANNOT),
+    (Fault::DiskFull, "disk full", 60, "nearly full, <= 10 s", "DogwatchDiskFull, 15 s", SQL_FULL),
     (Fault::DatabaseAway, "database away", 60, OVERDUE, "DogwatchDatabaseAway, 45 s", "-"),
     (Fault::OrchestratorStopped, "orchestrator SIGSTOPped", 60, "-", DEAD_90, SQL),
     (Fault::OrchestratorKilled, "orchestrator SIGKILLed", 60, "-", DEAD_90, SQL),
@@ -220,6 +226,10 @@ const LOG_90: &str = "DogwatchLogSilence, 90 s";
 const ALL_90: &str = "DogwatchAllSilent, 90 s";
 const DEAD_90: &str = "DogwatchOrchestratorDead, 90 s";
 const SQL: &str = "telemetry_silence(), <= 120 s";
+/// Rows go on arriving until a write finds no room.
+const SQL_FULL: &str = "telemetry_silence(), <= 120 s from the last row on";
+/// A minute of the job, and the lock's three seconds.
+const CANNOT: &str = "telemetry_silence() cannot tell, <= 63 s";
 
 fn table() -> String {
     let mut text = String::new();

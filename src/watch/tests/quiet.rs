@@ -7,6 +7,7 @@ use super::RHYTHM;
 use super::noticed::{CYCLE, FAULT_AT, Fault, HEARTBEAT_RECORD, ROUND, at, newest, seen};
 use crate::watch::alarms::{Alarms, Hysteresis};
 use crate::watch::limits::Limits;
+use crate::watch::look::skew::Skews;
 use crate::watch::observation::{LiveSource, Observation, SourceId, Stage};
 use crate::watch::rules;
 
@@ -22,11 +23,12 @@ fn check(seconds: i64, bend: impl Fn(&mut Observation, i64, i64)) {
     let limits = Limits::of(RHYTHM);
     for round_phase in 0..ROUND {
         for phase in (0..HEARTBEAT_RECORD).step_by(2) {
-            let mut alarms = Alarms::default();
+            let (mut alarms, mut skews) = (Alarms::default(), Skews::default());
             let mut now = WHEN - 120 + round_phase;
             while now < WHEN + seconds {
                 let mut seen = seen(Fault::None, now, phase);
                 bend(&mut seen, now, phase);
+                skews.tell(seen.now, &mut seen.sources, &seen.recorders);
                 let found = rules::findings(&seen, &limits);
                 let changes = alarms.step(found, &rules::unjudged(&seen, &limits), at(now), &hysteresis);
                 assert!(changes.is_empty(), "{} s after it: {changes:?}", now - WHEN);
@@ -113,6 +115,7 @@ fn a_deploy() {
             newest: (now >= WHEN + AWAY + 2)
                 .then(|| newest(now, HEARTBEAT_RECORD, phase, false).max(at(WHEN + AWAY + 2))),
             newest_made: None,
+            skew_micros: None,
             is_orchestrator: true,
         };
         seen.sources.retain(|source| !source.is_orchestrator);

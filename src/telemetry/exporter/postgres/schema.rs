@@ -48,6 +48,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "read_logs",
         sql: include_str!("../../../../migrations/postgres/logs/20261128010000_read_logs.sql"),
     },
+    Migration {
+        version: "20261128060000",
+        name: "silence_waits_no_longer",
+        sql: include_str!("../../../../migrations/postgres/logs/20261128060000_silence_waits_no_longer.sql"),
+    },
 ];
 
 /// A schema that builds on `system_logs`.

@@ -45,6 +45,8 @@ pub struct FaultyDisk {
 #[derive(Debug, Default)]
 struct Plan {
     faults: BTreeMap<Op, Fault>,
+    /// Bytes that are free, whatever the other disk says.
+    free_bytes: Option<u64>,
     poisoned: Vec<PathBuf>,
     trusted_again: Vec<PathBuf>,
 }
@@ -76,9 +78,16 @@ impl FaultyDisk {
         }
     }
 
+    /// It says that so many bytes are free, whatever the other disk says; writes go well.
+    pub fn set_free(&self, bytes: u64) {
+        self.plan().free_bytes = Some(bytes);
+    }
+
     /// Everything works again.
     pub fn heal(&self) {
-        self.plan().faults.clear();
+        let mut plan = self.plan();
+        plan.faults.clear();
+        plan.free_bytes = None;
     }
 
     /// How often a file was written or synced after its fsync had failed.
@@ -146,6 +155,11 @@ impl Disk for FaultyDisk {
 
     fn len(&self, path: &Path) -> io::Result<u64> {
         self.inner.len(path)
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<Option<u64>> {
+        let told = self.plan().free_bytes;
+        if told.is_some() { Ok(told) } else { self.inner.free(dir) }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

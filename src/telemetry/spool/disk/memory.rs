@@ -122,14 +122,19 @@ impl State {
         Ok(id)
     }
 
-    /// Whether `more` bytes fit.
-    fn room(&self, more: usize) -> io::Result<()> {
-        let Some(room) = self.room_bytes else { return Ok(()) };
+    /// Bytes of all files.
+    fn used(&self) -> u64 {
         let files = self.live.values().filter_map(|node| match node {
             Node::File(id) => Some(self.files[*id].live.len() as u64),
             Node::Dir => None,
         });
-        if files.sum::<u64>() + more as u64 > room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        files.sum()
+    }
+
+    /// Whether `more` bytes fit.
+    fn room(&self, more: usize) -> io::Result<()> {
+        let fits = self.room_bytes.is_none_or(|room| self.used() + more as u64 <= room);
+        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 }
 
@@ -188,6 +193,11 @@ impl Disk for MemoryDisk {
     fn len(&self, path: &Path) -> io::Result<u64> {
         let state = self.state();
         Ok(state.files[state.file(path)?].live.len() as u64)
+    }
+
+    fn free(&self, _dir: &Path) -> io::Result<Option<u64>> {
+        let state = self.state();
+        Ok(state.room_bytes.map(|room| room.saturating_sub(state.used())))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

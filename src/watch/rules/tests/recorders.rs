@@ -65,22 +65,18 @@ fn a_canary_that_does_not_come_back_or_comes_back_changed() {
 }
 
 #[test]
-fn a_clock_that_is_off_is_told_from_a_late_delivery() {
-    let skewed = |made: i64, pending: u64| {
-        let mut late = source("w1", -500, 99, Some(95));
-        late.newest_made = Some(at(made));
-        let mut known = recorder(None);
-        (known.pending, known.at) = (pending, at(90));
-        Observation { recorders: vec![known], ..seen(100, vec![late]) }
+fn a_clock_that_is_off_rings_while_its_rows_arrive() {
+    let skewed = |seconds: Option<i64>, arrived: i64| {
+        let skew_micros = seconds.map(|seconds| seconds * 1_000_000);
+        seen(100, vec![LiveSource { skew_micros, ..source("w1", -500, arrived + 1, Some(arrived)) }])
     };
-    check(&skewed(95, 0), &[]);
-    check(&skewed(124, 0), &[]);
-    check(&skewed(125, 0), &["clock_skew w1"]);
-    check(&skewed(65, 0), &["clock_skew w1"]);
-    check(&skewed(65, 5_000), &[]);
-    let mut unknown = skewed(65, 0);
-    unknown.recorders.clear();
-    check(&unknown, &[]);
+    check(&skewed(Some(0), 95), &[]);
+    check(&skewed(Some(29), 95), &[]);
+    check(&skewed(Some(30), 95), &["clock_skew w1"]);
+    check(&skewed(Some(-30), 95), &["clock_skew w1"]);
+    assert!(summary(&skewed(Some(-30), 95)).ends_with("is 30 s behind the database's"));
+    check(&skewed(None, 95), &[]);
+    check(&skewed(Some(-300), 60), &[]);
 }
 
 #[test]
