@@ -70,6 +70,8 @@ pub(super) struct Facts {
     /// What a planted bug remembers.
     pub(super) pause_for_ever: Option<Pause>,
     asked: HashSet<WorkerId>,
+    /// Workers that were given up when nobody could see a pod of theirs.
+    given_up: HashSet<WorkerId>,
     claims: HashMap<(Uuid, i64), String>,
     attempts: HashMap<Uuid, i64>,
     completions: HashMap<Uuid, i64>,
@@ -207,15 +209,27 @@ impl Sim {
         else {
             return;
         };
-        let Some((_, pod)) = self.pod_of(worker).filter(|(_, pod)| pod.over.is_none()) else { return };
-        let is_well = pod.fate == Fate::Good && !pod.agent.is_impaired;
         // A leader that is stopped between its last look at the lease and its call asks for a pod when
         // another one leads that has waited, as it must, and found nothing. No lease can stop that call, and
         // no rule can tell a pod that is not shown yet from one that was never made: the row is closed, the
         // pod is nobody's, and the reaper ends it (`no orphan stays`). So this is right exactly where the
-        // listing that was decided by could not show the pod; one that was shown must be adopted.
-        let is_unseen = pod.shown_from > self.processes[process].listed_at;
-        if !is_well || (*outcome == Outcome::ProviderFault && is_unseen) {
+        // listing that was decided by could not show the pod; one that was shown must be adopted. Where that
+        // leader is killed before it has closed the row, the next one carries out what the row says.
+        let pod = self.pod_of(worker).map(|(_, pod)| pod);
+        let listed_at = self.processes[process].listed_at;
+        let seen = record.snapshot.workers.iter().find(|each| each.id == *worker);
+        let leaving = seen.and_then(|worker| worker.live.as_ref()?.leaving.as_ref());
+        if *outcome == Outcome::ProviderFault {
+            let carries_on = leaving.is_some_and(|leaving| leaving.outcome == Outcome::ProviderFault);
+            if pod.is_none_or(|pod| pod.shown_from > listed_at) {
+                self.facts.given_up.insert(worker.clone());
+                return;
+            } else if carries_on && self.facts.given_up.contains(worker) {
+                return;
+            }
+        }
+        let Some(pod) = pod.filter(|pod| pod.over.is_none()) else { return };
+        if pod.fate != Fate::Good || pod.agent.is_impaired {
             return;
         }
         let busy_since = pod.agent.task().map(|(_, since)| since);
@@ -225,8 +239,6 @@ impl Sim {
         match outcome {
             Outcome::Operator => {}
             Outcome::Planned => {
-                let seen = record.snapshot.workers.iter().find(|each| each.id == *worker);
-                let leaving = seen.and_then(|worker| worker.live.as_ref()?.leaving.as_ref());
                 let drained =
                     leaving.map_or(0, |leaving| clock::age(record.snapshot.as_of, leaving.since).as_secs());
                 let limit = record.snapshot.policy.live.clone().unwrap_or_default().drain_timeout_seconds;
@@ -241,6 +253,7 @@ impl Sim {
     /// A worker's row was ended, or a spawn answered.
     pub(super) fn ended(&mut self, worker: &WorkerId, store: &MemoryStore) {
         let Some(row) = store.peek(worker).filter(crate::fleet::snapshot::Worker::is_ended) else { return };
+        self.facts.given_up.remove(worker);
         let Some(outcome) = row.live.as_ref().and_then(|live| live.outcome) else {
             return self.broke("I18 every ended worker has an outcome", format!("{worker} has none"));
         };

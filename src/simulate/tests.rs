@@ -72,7 +72,7 @@ fn seeds_that_once_broke_hold() {
     // 13: the provider cannot be reached, and a pod elsewhere shows that it can again. 50: a calm ends in
     // the moment in which the last task does. 106: the database's clock jumps ahead while a pod that was
     // just made is not listed yet.
-    for (seed, days) in [(13, 1), (50, 2), (106, 10)] {
+    for (seed, days) in [(13, 1), (50, 2), (106, 10), (776, 9)] {
         assert_eq!(live(seed, days).broken, None, "dogwatch simulate --seeds {seed}..{} --days {days}", seed + 1);
     }
 }
