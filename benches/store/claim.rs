@@ -57,7 +57,7 @@ const WAYS: [(Way, &str); 4] = [
     (Way::Bare, "bare `for update skip locked`"),
     (Way::BareWithRows, "the same, with the attempt's and the worker's row"),
     (Way::Function, "dogwatch, the SQL function"),
-    (Way::Store, "dogwatch, through the store"),
+    (Way::Store, "dogwatch, through the store: together"),
 ];
 
 /// What one contender came to.
