@@ -191,8 +191,8 @@ begin
     with heads as materialized (
         select c.user_id from dogwatch.candidates(this_kind, own_pool, oldest_of_users.run_type, user_limit) c
         limit many
-    ), oldest as materialized (
-        select q.id, h.user_id
+    ), found as materialized (
+        select q.id, h.user_id, q.queued_at
         from heads h
         cross join lateral (
             select count(*) as tasks from (
@@ -205,12 +205,13 @@ begin
                 and dogwatch.suits(q.pool, q.run_type, own_pool, oldest_of_users.run_type)
             order by q.user_id, q.queued_at, q.id limit greatest(least(user_limit - hands.tasks, many), 0)
         ) q
-        order by q.queued_at, q.id limit many
+    ), oldest as materialized (
+        select f.id, f.user_id from found f order by f.queued_at, f.id limit many
     ), locked as materialized (
         select h.user_id, pg_try_advisory_xact_lock(dogwatch.user_key(h.user_id)) as is_ours
         from heads h
-        -- Who has nothing here is looked at, too: the head goes.
-        where h.user_id in (select o.user_id from oldest o) or this_kind is not null
+        -- Who has nothing is looked at, too: the head goes.
+        where h.user_id in (select o.user_id from oldest o) or h.user_id not in (select f.user_id from found f)
     )
     select (select array_agg(o.id) from oldest o join locked l on l.user_id = o.user_id and l.is_ours),
         (select array_agg(l.user_id) from locked l where l.is_ours),
