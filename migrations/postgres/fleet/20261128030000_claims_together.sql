@@ -220,6 +220,36 @@ begin
 end
 $$;
 
+-- Takes waiting tasks, each for the worker beside it, as dw_claim does: where that is the plain one, in one
+-- statement; an operator's own is called for each. What somebody else is at is not in the answer.
+create function dogwatch.claim_tasks(wanted uuid[], ids text[], at timestamptz)
+returns table (task uuid, attempt bigint)
+language plpgsql as $$
+begin
+    if (select md5(p.prosrc) from pg_catalog.pg_proc p
+        where p.oid = 'dogwatch.dw_claim(uuid,text,timestamptz)'::regprocedure) = '423c6e601bc08bf88cb15d3ee62cc34f'
+    then
+        return query
+        with free as materialized (
+            select w.id, c.worker
+            from unnest(wanted, ids) as c (task, worker)
+            cross join lateral (
+                select w.id from dogwatch.tasks w where w.id = c.task and w.status = 'Queued' for update skip locked
+            ) w
+        )
+        update dogwatch.tasks t
+        set status = 'In Progress', worker_id = f.worker, attempts = t.attempts + 1,
+            generation_started_at = claim_tasks.at, updated_at = claim_tasks.at
+        from free f where t.id = f.id
+        returning t.id, t.attempts;
+    else
+        return query
+        select c.task, dogwatch.dw_claim(c.task, c.worker, claim_tasks.at)
+        from unnest(wanted, ids) as c (task, worker);
+    end if;
+end
+$$;
+
 -- Gives these tasks, the oldest first, to those callers who have none yet, in their order: as many as may still be
 -- had. The caller holds the locks of their users, so that this statement sees what others did before.
 create function dogwatch.give_together(
@@ -249,10 +279,15 @@ begin
         select c.n, c.worker, c.start, c.claim, row_number() over (order by c.n) as place
         from unnest(ns, ids, starts, claims) as c (n, worker, start, claim)
         where c.n <> all (given)
-    ), taken as materialized (
-        select c.n, c.worker, c.start, c.claim, f.id, f.task_type, f.params, f.traceparent, f.user_id,
-            dogwatch.dw_claim(f.id, c.worker, give_together.at) as attempt
+    ), pairs as materialized (
+        select c.n, c.worker, c.start, c.claim, f.id, f.task_type, f.params, f.traceparent, f.user_id
         from free f join callers c on c.place = f.place
+    ), taken as materialized (
+        select p.*, c.attempt
+        from dogwatch.claim_tasks(
+            (select array_agg(p.id order by p.n) from pairs p), (select array_agg(p.worker order by p.n) from pairs p),
+            give_together.at) c
+        join pairs p on p.id = c.task
     ), attempts as (
         insert into dogwatch.task_attempts (task_id, attempt, worker_id, incarnation, claim_id, claimed_at)
         select t.id, t.attempt, t.worker, t.start, t.claim, give_together.at
@@ -440,7 +475,7 @@ declare
 begin
     for item in select p.oid::regprocedure from pg_catalog.pg_proc p
         where p.pronamespace = 'dogwatch'::regnamespace and p.proname in ('oldest_at_head', 'oldest_of_users',
-            'give_together', 'take_together', 'door_claims') loop
+            'claim_tasks', 'give_together', 'take_together', 'door_claims') loop
         execute format('revoke all on function %s from public', item);
         if to_regrole('service_role') is not null then
             execute format('grant execute on function %s to service_role', item);

@@ -80,8 +80,7 @@ impl Together {
                 biased;
                 told = &mut told => return Ok(told.unwrap_or(Told::Alone)),
                 turn = self.turn.lock() => {
-                    // Those who were told a moment ago and have come again are waiting after this.
-                    tokio::task::yield_now().await;
+                    self.gather().await;
                     let group = self.next_group();
                     if !group.is_empty() {
                         ask(pool, time, group).await;
@@ -89,6 +88,18 @@ impl Together {
                     drop(turn);
                 }
             }
+        }
+    }
+
+    /// Lets those run who are about to ask, as those do who were told a moment ago, for as long as they come.
+    async fn gather(&self) {
+        let mut waiting = 0;
+        while let now = self.waiting().len()
+            && waiting < now
+            && now < CLAIMS_TOGETHER_MAX
+        {
+            waiting = now;
+            tokio::task::yield_now().await;
         }
     }
 

@@ -281,7 +281,7 @@ async fn anon_claims_for_itself_only() {
         assert!(error.contains("permission denied"), "{error}");
     }
     let definers = "pg_proc where prosecdef and pronamespace = 'dogwatch'::regnamespace
-        and proname in ('door_claims', 'take_together', 'give_together', 'oldest_at_head', 'oldest_of_users')";
+        and proname in ('door_claims', 'take_together', 'give_together', 'claim_tasks', 'oldest_at_head', 'oldest_of_users')";
     assert_eq!(held.database.count(definers), 0);
     let mut stranger = held.rig.ready("gpu-1").await;
     stranger.caller.worker_token = "guessed".into();
