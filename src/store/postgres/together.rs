@@ -93,13 +93,10 @@ impl Together {
 
     /// Lets those run who are about to ask, as those do who were told a moment ago, for as long as they come.
     async fn gather(&self) {
-        let mut waiting = 0;
-        while let now = self.waiting().len()
-            && waiting < now
-            && now < CLAIMS_TOGETHER_MAX
-        {
-            waiting = now;
+        let (mut before, mut now) = (0, self.many());
+        while before < now && now < CLAIMS_TOGETHER_MAX {
             tokio::task::yield_now().await;
+            (before, now) = (now, self.many());
         }
     }
 
@@ -133,6 +130,10 @@ impl Together {
                 Ok(is_there)
             }
         }
+    }
+
+    fn many(&self) -> usize {
+        self.waiting().len()
     }
 
     /// Nobody has a turn while this is held.
