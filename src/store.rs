@@ -49,8 +49,8 @@ mod worker_row;
 
 pub use self::rows::{
     ActionResult, AuditRow, DEMAND_USERS_MAX, DecisionId, DecisionQuery, DecisionRow, Import, LogQuery, LogRow,
-    OBSERVED_WORKERS_MAX, OrderRow, PROCESSES_ROWS_MAX, Process, READ_ROWS_MAX, REFUSALS_ROWS_MAX, STRAY_ROWS_MAX,
-    SourceNewest, StrayRows, TaskFilter, UserTotals, WorkerRow,
+    OBSERVED_WORKERS_MAX, OrderRow, PROCESS_AWAY, PROCESSES_ROWS_MAX, Process, READ_ROWS_MAX, REFUSALS_ROWS_MAX,
+    STRAY_ROWS_MAX, SourceNewest, StrayRows, TaskFilter, UserTotals, WorkerRow,
 };
 pub use self::watched::{TaskEnds, Watched, Windows};
 
@@ -412,7 +412,8 @@ pub trait Store: WorkerDoor {
 
     // --- processes ---
 
-    /// A process has started. Rows of the same kind and source without an end are ended.
+    /// A process has started. Rows of the same kind and source without an end are ended where their processes have
+    /// not been seen for [`PROCESS_AWAY`]: in a rolling deploy two of one name live beside each other for a while.
     async fn process_started(&self, process: &Process) -> Result<()>;
     /// The process lives.
     async fn process_seen(&self, boot: BootId) -> Result<()>;

@@ -114,7 +114,7 @@ macro_rules! conformance {
                 results_of_actions_are_added,
                 writes_since_starts_anew_after_a_gap,
                 a_pause_holds_until_it_ends,
-                a_process_start_ends_the_one_before,
+                starts_of_one_name_live_beside_each_other,
                 ended_workers_leave_the_observation,
             }
             watched {

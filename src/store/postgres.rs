@@ -50,12 +50,14 @@ mod settings;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
+mod together;
 mod watched;
 mod workers;
 
 pub use self::open::{CONNECTIONS_MAX, SCHEMA, SCHEMA_LEVEL, SCHEMA_LEVEL_MIN};
 use fault::Fault;
 use rows::At;
+use together::{Together, Told};
 
 /// The store.
 pub struct PostgresStore {
@@ -63,6 +65,7 @@ pub struct PostgresStore {
     address: Address,
     time: TimeSource,
     logs: Logs,
+    together: Together,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -115,7 +118,7 @@ impl PostgresStore {
     /// The same without a look at the database.
     pub fn new(address: &Address, time: TimeSource) -> PostgresStore {
         let (pool, logs) = (open::pool(address.options()), Logs::new(logs::Table::new(address)));
-        PostgresStore { pool, address: address.clone(), time, logs }
+        PostgresStore { pool, address: address.clone(), time, logs, together: Together::default() }
     }
 
     /// The level of the fleet's schema; 0 where there is none.
@@ -240,7 +243,15 @@ impl WorkerDoor for PostgresStore {
         claim: &rpc::Claim,
         user_task_limit: u32,
     ) -> RpcResult<Option<rpc::Claimed>> {
-        self.call(Function::ClaimTask, (caller, json!(claim)), Some(user_task_limit.into())).await
+        match self.together.claim((&self.pool, &self.time), (caller, claim, user_task_limit)).await? {
+            Told::Answer(claimed) => Ok(claimed),
+            Told::Alone => {
+                self.call(Function::ClaimTask, (caller, json!(claim)), Some(user_task_limit.into())).await
+            }
+            Told::Away(error) => {
+                Err(StoreError::Unavailable { doing: Function::ClaimTask.name(), source: error.into() }.into())
+            }
+        }
     }
 
     async fn task_progress(&self, caller: &rpc::Caller, progress: &rpc::Progress) -> RpcResult<rpc::ProgressReply> {

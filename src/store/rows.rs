@@ -222,6 +222,8 @@ pub const DEMAND_USERS_MAX: usize = 10_000;
 pub const REFUSALS_ROWS_MAX: i64 = 10_000;
 /// Most process starts that are kept.
 pub const PROCESSES_ROWS_MAX: i64 = 10_000;
+/// A process that was not seen for this long has ended when its name starts again.
+pub const PROCESS_AWAY: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Which log rows to read; oldest first.
 #[derive(Debug, Clone, Default, PartialEq)]

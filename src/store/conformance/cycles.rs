@@ -1,7 +1,7 @@
 //! Leadership, decision rows, gaps, pauses and processes.
 
 use super::*;
-use crate::store::{ActionResult, Process, StoreError};
+use crate::store::{ActionResult, PROCESS_AWAY, Process, StoreError};
 
 const TTL: Duration = Duration::from_secs(45);
 
@@ -158,7 +158,9 @@ pub(in crate::store) async fn a_pause_holds_until_it_ends(rig: Rig) {
     assert_eq!(rig.observe().await.pause, None);
 }
 
-pub(in crate::store) async fn a_process_start_ends_the_one_before(rig: Rig) {
+/// A rolling deploy under a fixed name: the old start lives until it says good-bye, and one that was killed has
+/// ended once its name starts again and it has been away for long.
+pub(in crate::store) async fn starts_of_one_name_live_beside_each_other(rig: Rig) {
     let process = |number: u128, kind: &str| Process {
         boot_id: boot(number),
         kind: kind.into(),
@@ -181,19 +183,36 @@ pub(in crate::store) async fn a_process_start_ends_the_one_before(rig: Rig) {
     rig.pass(Duration::from_secs(9));
     rig.store.process_started(&process(3, "orchestrator")).await.unwrap();
     let third = rig.now();
-    rig.store.process_seen(boot(1)).await.unwrap();
     rig.store.process_started(&process(3, "orchestrator")).await.unwrap();
     let processes = rig.store.processes(0).await.unwrap();
     let times: Vec<_> =
         processes.iter().map(|row| (row.boot_id, row.started_at, row.seen_at, row.ended_at)).collect();
     assert_eq!(
         times,
-        [(boot(3), third, third, None), (boot(2), start, start, None), (boot(1), start, seen, Some(third)),]
+        [(boot(3), third, third, None), (boot(2), start, start, None), (boot(1), start, seen, None),]
     );
     assert_eq!(processes[0], Process { started_at: third, seen_at: third, ..process(3, "orchestrator") });
+    rig.pass(PROCESS_AWAY);
+    rig.store.process_seen(boot(1)).await.unwrap();
+    let last = rig.now();
+    rig.store.process_started(&process(4, "orchestrator")).await.unwrap();
+    rig.store.process_seen(boot(3)).await.unwrap();
     rig.pass(Duration::from_secs(1));
-    rig.store.process_ended(boot(3)).await.unwrap();
-    assert_eq!(rig.store.processes(1).await.unwrap()[0].ended_at, Some(rig.now()));
+    rig.store.process_ended(boot(4)).await.unwrap();
+    rig.store.process_seen(boot(4)).await.unwrap();
+    let end = rig.now();
+    let processes = rig.store.processes(0).await.unwrap();
+    let times: Vec<_> = processes.iter().map(|row| (row.boot_id, row.seen_at, row.ended_at)).collect();
+    assert_eq!(
+        times,
+        [
+            (boot(4), end, Some(end)),
+            // Killed: away for long when its name started again.
+            (boot(3), third, Some(last)),
+            (boot(2), start, None),
+            (boot(1), last, None),
+        ]
+    );
 }
 
 pub(in crate::store) async fn ended_workers_leave_the_observation(rig: Rig) {

@@ -11,8 +11,8 @@ use crate::fleet::task::Bucket;
 use crate::store::task_rules::released;
 use crate::store::worker_row::WorkerData;
 use crate::store::{
-    ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, PROCESSES_ROWS_MAX,
-    Process, Result, StoreError, WorkerEnd, WorkerRow,
+    ActionResult, CycleRecord, DecisionId, DecisionRow, FleetRead, Intent, Lease, LeaseAnswer, PROCESS_AWAY,
+    PROCESSES_ROWS_MAX, Process, Result, StoreError, WorkerEnd, WorkerRow,
 };
 
 /// Most decision rows that are kept.
@@ -210,7 +210,8 @@ impl State {
             let same = row.kind == process.kind
                 && row.source_type == process.source_type
                 && row.source_id == process.source_id;
-            if same && row.ended_at.is_none() && row.boot_id != process.boot_id {
+            let is_away = clock::age(now, row.seen_at) >= PROCESS_AWAY;
+            if same && is_away && row.ended_at.is_none() && row.boot_id != process.boot_id {
                 row.ended_at = Some(now);
             }
         }

@@ -58,6 +58,18 @@ fn kind(code: &str) -> Kind {
     }
 }
 
+/// Whether an error is of the database and not of what it was asked: it would meet whoever asks next.
+pub(super) fn is_everybodys(error: &sqlx::Error) -> bool {
+    match error {
+        // Resources, an operator's hand, the system: a statement that took too long is among them.
+        sqlx::Error::Database(database) => {
+            ["08", "53", "57", "58"].iter().any(|class| database.code().is_some_and(|code| code.starts_with(class)))
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => false,
+        _ => true,
+    }
+}
+
 /// A value that does not fit its row is that row's fault; all else is the database's, for now.
 pub(super) fn from_sqlx(error: sqlx::Error, doing: &'static str) -> StoreError {
     let found = match &error {

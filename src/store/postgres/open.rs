@@ -45,6 +45,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/fleet/20261128025000_silence_of_the_fleet.sql"),
     },
     Migration {
+        version: "20261128030000",
+        name: "claims_together",
+        sql: include_str!("../../../migrations/postgres/fleet/20261128030000_claims_together.sql"),
+    },
+    Migration {
         version: "20261128061000",
         name: "silence_of_the_fleet_waits_no_longer",
         sql: include_str!(
@@ -55,8 +60,9 @@ const MIGRATIONS: &[Migration] = &[
 /// The fleet's schema, on top of `system_logs`.
 pub const SCHEMA: Addition = Addition { migrations: MIGRATIONS, rights: RIGHTS };
 /// The level of the fleet's schema that this program brings a database to.
-pub const SCHEMA_LEVEL: i64 = 3;
-/// The oldest level that it works with: there the claims are the slower ones. Level 1 has no orders, no pools
+pub const SCHEMA_LEVEL: i64 = 4;
+/// The oldest level that it works with: there the claims are the slower ones, and up to level 3 each is made
+/// by itself. Level 1 has no orders, no pools
 /// and no cells.
 pub const SCHEMA_LEVEL_MIN: i64 = 2;
 /// Connections a process.

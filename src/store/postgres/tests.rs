@@ -15,6 +15,7 @@ use cluster::{Cluster, Database};
 
 mod claims;
 mod levels;
+mod together;
 
 /// A database with an empty fleet: a copy of one that was migrated.
 pub(crate) fn database() -> Database {

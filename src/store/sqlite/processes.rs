@@ -3,19 +3,22 @@
 use super::fault::Fault;
 use super::rows::Values;
 use super::{Tx, limit};
+use crate::clock;
 use crate::fleet::ids::BootId;
-use crate::store::{PROCESSES_ROWS_MAX, Process};
+use crate::store::{PROCESS_AWAY, PROCESSES_ROWS_MAX, Process};
 
 pub(super) async fn started(tx: &mut Tx, process: &Process) -> Result<(), Fault> {
     sqlx::query(
         "update processes set ended_at = ?4
-         where kind = ?1 and source_type = ?2 and source_id = ?3 and ended_at is null and boot_id <> ?5",
+         where kind = ?1 and source_type = ?2 and source_id = ?3 and ended_at is null and boot_id <> ?5
+             and seen_at <= ?6",
     )
     .bind(&process.kind)
     .bind(&process.source_type)
     .bind(&process.source_id)
     .bind(tx.micros())
     .bind(process.boot_id.to_string())
+    .bind(clock::minus(tx.now, PROCESS_AWAY).as_microsecond())
     .execute(tx.db())
     .await?;
     sqlx::query(

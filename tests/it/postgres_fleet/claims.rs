@@ -128,6 +128,23 @@ fn check(user: &str) {
     let plans =
         Cluster::shared().plans(&fleet.database, &format!("select dogwatch.door_claim('{claim}', now(), 5)"));
     assert!(plans.contains("Index Scan using tasks_queued") && !plans.contains("Seq Scan"), "{plans}");
+    let plans = Cluster::shared().plans(&fleet.database, &together());
+    assert!(plans.contains("Index Scan using tasks_queued") && !plans.contains("Seq Scan"), "{plans}");
+    // What is counted for a limit is the user's, and not all that is in hand.
+    assert!(!plans.contains("Index Scan using tasks_in_hand_of_worker"), "{plans}");
+}
+
+/// The claim of all clients at once.
+fn together() -> String {
+    let list = |of: fn(u32) -> String| (0..CLIENTS).map(of).collect::<Vec<_>>().join(",");
+    format!(
+        "select * from dogwatch.door_claims('{{{}}}', '{{{}}}', '{{{}}}', '{{{}}}', '{{{}}}', now(), {USER_LIMIT})",
+        list(|client| format!("gpu-{client}")),
+        list(|client| format!("token {client}")),
+        list(|client| uuid::Uuid::from_u128(u128::from(client) + 1).to_string()),
+        list(|_| uuid::Uuid::new_v4().to_string()),
+        list(|_| "null".to_owned()),
+    )
 }
 
 #[test]

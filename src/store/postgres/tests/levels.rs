@@ -19,16 +19,44 @@ fn bring_up(database: &Database, from: &str) {
     }
 }
 
-async fn rig_of_the_level_before() -> Rig {
+async fn rig_of_level_2() -> Rig {
     static TEMPLATE: OnceLock<Database> = OnceLock::new();
     let database = copy_of(TEMPLATE.get_or_init(|| before("claims")));
-    assert_eq!(database.ask("select dogwatch.fleet_level()"), (SCHEMA_LEVEL - 1).to_string());
+    assert_eq!(database.ask("select dogwatch.fleet_level()"), "2");
+    rig_on(&database).await
+}
+
+async fn rig_of_level_3() -> Rig {
+    static TEMPLATE: OnceLock<Database> = OnceLock::new();
+    let database = copy_of(TEMPLATE.get_or_init(|| before("claims_together")));
+    assert_eq!(database.ask("select dogwatch.fleet_level()"), "3");
     rig_on(&database).await
 }
 
 /// A rolling deploy: the new program runs before the database is brought up.
-mod contract_on_the_level_before {
-    crate::store::conformance::conformance!(crate::store::postgres::tests::levels::rig_of_the_level_before);
+mod contract_on_level_2 {
+    crate::store::conformance::conformance!(crate::store::postgres::tests::levels::rig_of_level_2);
+}
+
+mod contract_on_level_3 {
+    crate::store::conformance::conformance!(crate::store::postgres::tests::levels::rig_of_level_3);
+}
+
+/// A store that began on the level before makes its claims together once the database was brought up.
+#[tokio::test]
+async fn a_store_that_runs_sees_that_claims_can_be_made_together() {
+    let database = before("claims_together");
+    let rig = rig_on(&database).await;
+    let agent = rig.ready("gpu-1").await;
+    assert_eq!(agent.claim(1).await, None);
+    bring_up(&database, "claims_together");
+    database.run("drop function dogwatch.door_claim(jsonb, timestamptz, bigint)");
+    for _ in 0..crate::store::postgres::together::LOOK_EVERY {
+        let error = agent.try_claim(1).await.unwrap_err();
+        assert!(matches!(error, crate::store::RpcError::Store(StoreError::Schema { .. })), "{error:?}");
+    }
+    rig.submit("ada", [1]).await;
+    assert_eq!(agent.claim(2).await, Some((1, 1)), "by the function of many alone");
 }
 
 #[tokio::test]
