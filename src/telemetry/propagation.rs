@@ -41,6 +41,7 @@ mod tests {
     fn a_joined_span_stays_in_the_trace_and_hands_its_own_id_on() {
         let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        crate::telemetry::quiet::beside_other_tests();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let span = tracing::info_span!("task");
             join(&span, Some(SUBMIT));

@@ -36,6 +36,17 @@ pub fn mark_thread() {
     let _ = QUIET.try_with(|quiet| quiet.set(true));
 }
 
+/// For tests, which run beside each other, each under a subscriber of its own. `tracing` remembers of
+/// each event whether anybody wants it. While it knows of one subscriber only, it asks that of the thread
+/// that comes by the event first, which may well be under none: then nobody hears it any more. Beside a
+/// second one, which wants nothing, it asks them both.
+#[cfg(test)]
+pub(crate) fn beside_other_tests() {
+    static SECOND: std::sync::LazyLock<tracing::Dispatch> =
+        std::sync::LazyLock::new(|| tracing::Dispatch::new(NoSubscriber::new()));
+    std::sync::LazyLock::force(&SECOND);
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -55,6 +66,7 @@ mod tests {
     #[test]
     fn nothing_is_heard_inside_and_all_is_undone() {
         let heard = Arc::new(AtomicU32::new(0));
+        beside_other_tests();
         let subscriber = tracing_subscriber::registry().with(Counter(Arc::clone(&heard)));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("before");

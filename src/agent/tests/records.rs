@@ -43,6 +43,7 @@ impl Visit for Fields {
 async fn records(script: &str) -> Vec<BTreeMap<String, String>> {
     let seen = Seen::default();
     let subscriber = tracing_subscriber::registry().with(Keep(Arc::clone(&seen)));
+    crate::telemetry::quiet::beside_other_tests();
     let _default = tracing::subscriber::set_default(subscriber);
     let base = Base::with_commands(&[shell(script)]).await;
     run(config(&base)).await;

@@ -144,6 +144,7 @@ async fn submit_claim_run_and_program_are_one_trace() {
     let spans = Spans::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    crate::telemetry::quiet::beside_other_tests();
     let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let rig = Rig::new().await;
     let task = rig.submit(&["sh", "-c", "echo $TRACEPARENT"]).await;

@@ -46,6 +46,7 @@ fn on_disk(folder: &Path) -> Vec<Row> {
 fn rows(emit: impl FnOnce(&Guard)) -> Vec<Row> {
     let folder = tempfile::tempdir().unwrap();
     let (layer, guard) = start(config(folder.path())).unwrap();
+    crate::telemetry::quiet::beside_other_tests();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || emit(&guard));
     assert!(guard.flush(LIMIT));
     let mut rows = on_disk(folder.path());
@@ -154,6 +155,7 @@ fn a_span_that_another_thread_still_holds_is_waited_for_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let (layer, mut guard) = start(config(folder.path())).unwrap();
     guard.spans_limit = LIMIT;
+    crate::telemetry::quiet::beside_other_tests();
     let span = tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
         let span = tracing::info_span!("insert rows");
         span.in_scope(|| ());

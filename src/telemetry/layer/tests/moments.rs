@@ -71,6 +71,7 @@ fn after_the_end_events_are_refused_and_counted_and_harm_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let (layer, guard) = start(config(folder.path())).unwrap();
     let ring = guard.ring.clone();
+    crate::telemetry::quiet::beside_other_tests();
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
         let span = tracing::info_span!("open over the end").entered();
         tracing::info!("before");
