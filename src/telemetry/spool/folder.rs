@@ -248,8 +248,9 @@ pub fn adopt_all(root: &Path, disk: &Arc<dyn Disk>, max: usize) -> Result<Vec<Fo
     Ok(folders)
 }
 
-/// Where the records on disk end, or where the ledger says that they ended. Counts a record whose payload is bad, and one for bytes at the
-/// very end that are no frame and no torn one: they were records.
+/// Where the records on disk end, or where the ledger says that they ended, whichever is later: the ledger
+/// does not know of what came after it was saved. Counts a record whose payload is bad, and one for bytes at
+/// the very end that are no frame and no torn one: they were records.
 pub(super) fn find_end(disk: &dyn Disk, path: &Path, boot: Uuid) -> Result<End, SpoolError> {
     let told = |source| SpoolError::io("read", path, source);
     let mut end = Ledger::load(disk, path, boot)?.end;
@@ -257,7 +258,7 @@ pub(super) fn find_end(disk: &dyn Disk, path: &Path, boot: Uuid) -> Result<End, 
         let mut reader = Reader::open(disk, path, boot, segment.first)?;
         let before = reader.header().map(|header| header.records_before);
         let mut here = before.unwrap_or(0);
-        let mut found = before.is_some();
+        let (mut counted, mut reached) = (before.is_some(), false);
         let mut junk = false;
         while let Some(piece) = reader.next(segment.bytes).map_err(told)? {
             let header = match piece {
@@ -269,13 +270,14 @@ pub(super) fn find_end(disk: &dyn Disk, path: &Path, boot: Uuid) -> Result<End, 
             };
             junk = false;
             end.next = end.next.max(header.seq + 1);
+            reached = true;
             if header.kind != Kind::Source as u8 {
-                found = true;
+                counted = true;
                 here = header.ordinal + 1;
             }
         }
         end.records = end.records.max(here.saturating_add(u64::from(junk)));
-        if found && end.next > 0 {
+        if counted && reached {
             break;
         }
     }

@@ -134,7 +134,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_spool_does_what_the_model_says(operations in prop::collection::vec(operation(), 1..40)) {
@@ -144,4 +144,16 @@ proptest! {
         }
         run.check();
     }
+}
+
+/// The power fails when a segment has its header and the one before has more than the ledger knows.
+#[test]
+fn a_history_that_once_broke_holds() {
+    use Operation::{Append, Crash, Deliver, Flush, Reopen};
+    let mut run = Run::new();
+    for operation in [Append(8, 1), Flush, Reopen, Append(1, 1), Flush, Deliver(2, 128), Crash(137, true)] {
+        run.apply(&operation);
+    }
+    assert_eq!(run.open.as_ref().map(|(_, writer, _)| writer.next_seq()), Some(11));
+    run.check();
 }
