@@ -24,8 +24,12 @@ pub(super) const RIGHTS: &str = "
             union all
             select name, privilege from unnest(array['users', 'tasks', 'task_attempts', 'task_holds', 'task_let_go',
                 'workers', 'incarnations', 'snapshots', 'decisions', 'action_results', 'processes', 'lease',
-                'refusals', 'audit', 'pause', 'orders', 'queue_pools', 'writes', 'settings']) as name
-            cross join unnest(array['select', 'insert', 'update', 'delete']) as privilege) as own (name, privilege)
+                'refusals', 'audit', 'pause', 'orders', 'queue_pools', 'writes', 'settings', 'claim_heads',
+                'claim_scans', 'log_settings']) as name
+            cross join unnest(array['select', 'insert', 'update', 'delete']) as privilege
+            union all
+            select name, 'select' from unnest(array['dw_tasks', 'dw_queue', 'dw_demand']) as name
+        ) as own (name, privilege)
         cross join unnest(array['service_role', 'dogwatch_rpc']) as role
     where to_regprocedure('public.dw_register(jsonb)') is not null
         -- A role of the whole cluster: only where it owns the functions of this very database.

@@ -86,6 +86,24 @@ async fn a_database_without_the_schema_is_refused_with_a_remedy() {
     super::open::check_level(SCHEMA_LEVEL_MIN - 1, &place).unwrap_err();
 }
 
+/// What the migrations have granted on tables and views is found again where somebody revokes it.
+#[test]
+fn every_right_that_a_migration_gave_on_a_table_is_known() {
+    let granted = database().ask(&format!(
+        "select granted.object, granted.privilege, granted.role from (
+             select format('dogwatch.%I', c.relname), lower(a.privilege_type), a.grantee::regrole::text
+             from pg_class c cross join aclexplode(c.relacl) a
+             where c.relnamespace = 'dogwatch'::regnamespace and not c.relispartition
+               and (c.relkind = 'r' or c.relkind = 'v' and a.privilege_type = 'SELECT')
+         ) as granted (object, privilege, role)
+         where granted.role in ('anon', 'authenticated', 'service_role', 'dogwatch_rpc')
+         except select object, privilege, role from ({}) as due (kind, object, privilege, role)
+         order by 1, 2, 3",
+        rights::RIGHTS
+    ));
+    assert_eq!(granted, "", "these are given back by nobody");
+}
+
 #[tokio::test]
 async fn the_databases_own_clock_is_the_default() {
     let database = database();
