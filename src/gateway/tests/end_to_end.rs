@@ -96,7 +96,7 @@ async fn a_restart_of_the_gateway_costs_no_task() {
         }
         assert!(rig.stop().await, "the gateway stopped in order");
         std::fs::write(&go_on, "").unwrap();
-        let silent = tokio::net::TcpListener::bind(rig.address).await.unwrap();
+        let silent = rig.listen().await;
         // Two calls get no answer: one of them may be a beat, the task's end follows.
         for _ in 0..2 {
             drop(tokio::time::timeout(LIMIT, silent.accept()).await.unwrap().unwrap());

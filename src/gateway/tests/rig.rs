@@ -125,9 +125,25 @@ impl Rig {
         rig
     }
 
+    /// Listens where it serves. A process that another test forks holds a copy of a socket that was
+    /// closed here, until it runs its program.
+    pub(super) async fn listen(&self) -> tokio::net::TcpListener {
+        let until = tokio::time::Instant::now() + LIMIT;
+        loop {
+            match tokio::net::TcpListener::bind(self.address).await {
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < until =>
+                {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                bound => return bound.unwrap(),
+            }
+        }
+    }
+
     /// Serves, on the same port as before where there was one.
     pub(super) async fn start(&mut self) {
-        let listener = tokio::net::TcpListener::bind(self.address).await.unwrap();
+        let listener = self.listen().await;
         self.address = listener.local_addr().unwrap();
         self.server = Group::new();
         let (listener, gateway) = (Mutex::new(Some(listener)), self.gateway.clone());
