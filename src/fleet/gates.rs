@@ -259,10 +259,12 @@ fn observation(question: &Question<'_>, live: &Live) -> Gate {
 /// An operator's pause of the fleet, then of the pool.
 fn pause(question: &Question<'_>, live: &Live) -> Gate {
     let fleet = live.pause.as_ref().filter(|pause| pause.until.is_none_or(|until| until > question.now));
-    let pool = question.orders().find(|order| match &order.command {
+    let of_pool = question.orders().filter(|order| match &order.command {
         Command::PausePool { pool } => *pool == question.pool.name,
         _ => false,
     });
+    // Of several the one that lasts longest.
+    let pool = of_pool.max_by_key(|order| order.until.unwrap_or(Time::MAX));
     let lifts_when = |until: Option<Time>| until.is_none().then_some("an operator resumes");
     match (fleet, pool, &live.pause) {
         (Some(pause), None, _) => {

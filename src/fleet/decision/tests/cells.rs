@@ -272,6 +272,14 @@ fn orders_are_followed_once_and_while_they_hold() {
           blocked by pause until 2025-10-16T12:01:00Z
     "#]],
     );
+    // Of two the longer one counts, whichever was given first.
+    check(
+        "queue: 1\norder: pause 60s\norder: pause 90s\norder: pause 30s",
+        expect![[r#"
+        would spawn 1 but for the pause (pool default paused by ada until 2025-10-16T12:01:30Z: a test), lifts 12:01:30
+          blocked by pause until 2025-10-16T12:01:30Z
+    "#]],
+    );
 }
 
 #[test]
