@@ -421,7 +421,7 @@ impl Cursor {
     /// leave a cursor durable and the records it speaks of not.
     fn clamp(&mut self) -> Result<(), SpoolError> {
         let end = self.folder.end()?;
-        if end.next > 0 && (self.state.next > end.next || self.state.ordinal > end.records) {
+        if self.state.next > end.next || self.state.ordinal > end.records {
             self.take_back(self.state.ordinal.saturating_sub(end.records), end.next)?;
             self.state.next = self.state.next.min(end.next);
             self.save()?;
