@@ -253,6 +253,7 @@ impl<W: Word> Cells<'_, W> {
         cursor.stall = None;
         let gaps = u64::from(cursor.read > at);
         cursor.commit.half_written += gaps;
+        self.settle(cursor, Tail(self.tail.load(Relaxed)));
         gaps
     }
 

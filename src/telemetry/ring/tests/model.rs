@@ -168,3 +168,10 @@ proptest! {
         run(&ops)?;
     }
 }
+
+/// Two unfinished entries beside each other, and nobody reads between the skip and the release.
+#[test]
+fn a_history_that_once_broke_holds() {
+    let stall = || Op::Stall(0, Filled::Yes);
+    run(&[stall(), stall(), Op::Skip, Op::Release]).unwrap();
+}
