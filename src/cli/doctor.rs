@@ -82,9 +82,9 @@ fn settings(config: &Config) -> Finding {
 fn pool(pool: &Pool) -> Finding {
     let tasks = if pool.task_types.is_empty() { "the rest".to_owned() } else { pool.task_types.join(", ") };
     let cells: Vec<String> = pool.offers().iter().filter_map(Offer::name).collect();
-    let cells = if cells.is_empty() { String::new() } else { format!(" in {}", cells.join(", ")) };
+    let cells = if cells.is_empty() { String::new() } else { format!("; cells {}", cells.join(", ")) };
     let Pool { name, min_workers, max_workers, idle_buffer, .. } = pool;
-    let numbers = format!("{min_workers} to {max_workers} workers, {idle_buffer} of them idle");
+    let numbers = format!("{min_workers} to {max_workers} workers, {idle_buffer} kept idle");
     Finding::ok("pool", format!("{name} takes {tasks}: {numbers}{cells}"))
 }
 

@@ -4,6 +4,7 @@
 //! its verdict, the buckets of the queue with their sum, every gate with its inputs and its end, and
 //! what would have happened without the gates that were shut.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -214,14 +215,21 @@ pub fn words(why: &Why) -> String {
 /// A line for each gate. What all pools have to say with the same words is said once.
 fn gates_in_words(gates: &[Gate], pools: usize) -> Vec<String> {
     let in_every = |gate: &Gate| gate_in_words(gate, Some("every pool"));
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for gate in gates {
+        *times.entry(in_every(gate)).or_default() += 1;
+    }
     let mut lines = Vec::new();
     for gate in gates {
         let line = in_every(gate);
-        let same = gates.iter().filter(|other| in_every(other) == line).count();
-        if pools < 2 || same < pools {
-            lines.push(gate_in_words(gate, gate.pool.as_deref()));
-        } else if !lines.contains(&line) {
-            lines.push(line);
+        match times.get(&line).copied() {
+            Some(same) if pools > 1 && same == pools => {
+                times.remove(&line);
+                lines.push(line);
+            }
+            Some(_) => lines.push(gate_in_words(gate, gate.pool.as_deref())),
+            // Said already.
+            None => {}
         }
     }
     lines

@@ -1,8 +1,9 @@
 //! What was seen, as metrics: the same facts that the rules judge, for the rules of Prometheus.
 //!
 //! The series of a source or recorder that is gone, and of a clock of which nothing is known, get NaN: a
-//! gauge would otherwise keep its last value for ever, and zero would say that all is well. While the database is away nothing of the fleet is set: old values
-//! stand, and `dogwatch_database_away_seconds` says so.
+//! gauge would otherwise keep its last value for ever, and zero would say that all is well. While the
+//! database is away nothing of the fleet is set: old values stand, and `dogwatch_database_away_seconds`
+//! says so.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -71,6 +71,27 @@ fn a_healthy_fleet_is_well_in_everything_that_is_asked() {
 }
 
 #[test]
+fn each_declared_pool_is_shown_with_what_it_takes() {
+    let fleet = Fleet::new();
+    let file = fleet.folder.path().join("pools.toml");
+    let pools = "[[pool]]\nname = \"video\"\ntask_types = [\"render\"]\nmax = 4\nidle_buffer = 1\n\
+                 [[pool.cell]]\ngpu = \"A40\"\nregion = \"EU-NO-1\"\n[[pool]]\nname = \"others\"\nmin = 2\nmax = 3\n";
+    std::fs::write(&file, pools).unwrap();
+    let said = doctor(&fleet, &[("DOGWATCH_CONFIG", file.to_str().unwrap())]).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let of_pools: Vec<&str> =
+        said.lines().filter_map(|line| line.split_once("  pool       ")).map(|it| it.1).collect();
+    assert_eq!(
+        of_pools,
+        [
+            "video takes render: 0 to 4 workers, 1 kept idle; cells A40/EU-NO-1",
+            "others takes the rest: 2 to 3 workers, 0 kept idle"
+        ],
+        "{said}"
+    );
+}
+
+#[test]
 fn each_setting_is_shown_with_its_origin_and_without_its_secret() {
     let fleet = Fleet::new();
     let file = fleet.folder.path().join("dogwatch.toml");

@@ -157,3 +157,16 @@ fn a_history_that_once_broke_holds() {
     assert_eq!(run.open.as_ref().map(|(_, writer, _)| writer.next_seq()), Some(11));
     run.check();
 }
+
+/// What was delivered goes with the power, and nothing else is left; what comes after it is dropped at the cap.
+#[test]
+fn a_cursor_ahead_of_an_empty_spool_counts_what_is_dropped() {
+    use Operation::{Append, Crash, Deliver, Flush, Room};
+    let mut run = Run::new();
+    for operation in
+        [Append(2, 1), Flush, Deliver(2, 128), Crash(0, false), Append(10, 1), Room(1_000), Append(13, 1)]
+    {
+        run.apply(&operation);
+    }
+    run.check();
+}
