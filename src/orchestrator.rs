@@ -111,17 +111,28 @@ struct Scene {
     provider: Arc<dyn Provider>,
     config: Config,
     timer: Timer,
+    method: Method,
 }
 
-/// What makes a decision of a snapshot, a policy and an instant.
-pub type Decide = fn(&Snapshot, &Policy, Time) -> Decision;
+/// How numbers are chosen, and how the provider is asked for them.
+#[derive(Debug, Clone, Copy)]
+pub struct Method {
+    /// What makes a decision of a snapshot, a policy and an instant.
+    pub decide: fn(&Snapshot, &Policy, Time) -> Decision,
+    /// Of the workers for one cell, one is asked for first, and the others only once it was granted.
+    pub one_first: bool,
+}
+
+impl Method {
+    /// What production runs.
+    pub const OURS: Method = Method { decide, one_first: true };
+}
 
 /// The orchestrator.
 pub struct Orchestrator {
     scene: Scene,
     lease: LeaseKeeper,
     observer: Observer,
-    decide: Decide,
     cycle: i64,
     cycle_at: Duration,
     failures: u32,
@@ -132,27 +143,26 @@ pub struct Orchestrator {
 impl Orchestrator {
     /// An orchestrator before its first cycle.
     pub fn new(store: Arc<dyn Store>, provider: Arc<dyn Provider>, config: Config) -> Orchestrator {
-        Orchestrator::with(store, provider, config, Timer::Machine, decide)
+        Orchestrator::with(store, provider, config, Timer::Machine, Method::OURS)
     }
 
-    /// An orchestrator that lives by another time or decides by other rules: for simulations.
+    /// An orchestrator that lives by another time or works by another method: for simulations.
     pub fn with(
         store: Arc<dyn Store>,
         provider: Arc<dyn Provider>,
         config: Config,
         timer: Timer,
-        decide: Decide,
+        method: Method,
     ) -> Orchestrator {
         let name = format!("{}.{}", config.fleet, config.env);
         let lease = LeaseKeeper::new(name, config.process.boot_id, config.lease);
         let now = timer.monotonic();
         let observer = Observer::new(now);
-        let scene = Scene { store, provider, config, timer };
+        let scene = Scene { store, provider, config, timer, method };
         Orchestrator {
             scene,
             lease,
             observer,
-            decide,
             cycle: 0,
             cycle_at: now,
             failures: 0,
@@ -244,7 +254,7 @@ impl Orchestrator {
         let observe = self.observer.observe(&self.scene, turn);
         let snapshot = observe.instrument(tracing::info_span!("observe")).await?;
         let decision = tracing::info_span!("decide")
-            .in_scope(|| (self.decide)(&snapshot, &self.scene.config.policy, snapshot.as_of));
+            .in_scope(|| (self.scene.method.decide)(&snapshot, &self.scene.config.policy, snapshot.as_of));
         self.observer.decided(decision.desired, self.stabilisation(), snapshot.as_of);
         gauges::set(&snapshot, &decision, held.is_some());
         let boot_id = self.scene.config.process.boot_id;

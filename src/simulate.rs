@@ -142,7 +142,7 @@ fn cells(rng: &mut Rng) -> Vec<Cell> {
 }
 
 fn live_in(world: &std::sync::Arc<World>, seed: u64, days: u32) -> Life {
-    let mut runner = Runner::new(std::sync::Arc::clone(world), 2, crate::fleet::decision::decide);
+    let mut runner = Runner::new(std::sync::Arc::clone(world), 2, crate::orchestrator::Method::OURS);
     let mut sim = world.sim();
     sim.begin_mishaps();
     sim.begin_load();

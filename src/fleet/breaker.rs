@@ -163,14 +163,15 @@ fn micros(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
 }
 
-/// Delays before a probe is let through an open breaker, seconds: longer with each probe that failed.
-const PROBE_DELAYS_SECONDS: [u64; 3] = [60, 300, 900];
+/// How long what has failed is left alone, seconds: after the failures that were enough, after one more, and
+/// after each further one. Cells, probes of a whole fleet and the provider's refusals wait alike.
+pub const WAITS_SECONDS: [u64; 3] = [60, 300, 900];
 
 /// When one worker may be tried although the breaker is open: a fleet without any worker would
 /// otherwise wait for a window that nothing can change.
 pub fn probe_at(snapshot: &Snapshot, policy: &Policy) -> Time {
     let Some(streak) = streak(snapshot, policy) else { return Time::MIN };
     let beyond = streak.failures.saturating_sub(policy.failure_rate_min_workers) as usize;
-    let delay = PROBE_DELAYS_SECONDS[beyond.min(PROBE_DELAYS_SECONDS.len() - 1)];
+    let delay = WAITS_SECONDS[beyond.min(WAITS_SECONDS.len() - 1)];
     clock::plus(streak.last, std::time::Duration::from_secs(delay))
 }

@@ -3,17 +3,18 @@
 //! Each reason has its own patience: a sold-out machine is asked for again soon and elsewhere at
 //! once, a request that the provider will never grant is not repeated every minute. A refusal of one
 //! cell says nothing about another; an empty account or a closed door is true for all. The delay
-//! doubles with each refusal in a row and is never shorter than a minute: the field's old system
-//! repeated each refused request every 30 s, 55 times in two hours.
+//! grows with each refusal in a row, as a breaker's does, and is never shorter than a minute: the
+//! field's old system repeated each refused request every 30 s, 55 times in two hours. A snapshot shows
+//! ended workers for an hour, so that it always shows the three refusals that the longest delay takes.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::breaker::WAITS_SECONDS;
 use super::cell::Cell;
 use super::outcome::Outcome;
 use super::snapshot::{Snapshot, Worker};
-use crate::backoff::Backoff;
 use crate::clock::{self, Time};
 
 /// Why the provider refused.
@@ -67,19 +68,23 @@ impl Refusal {
         matches!(self, Refusal::Capacity | Refusal::Request | Refusal::Fault)
     }
 
-    /// First and longest wait, seconds.
-    fn waits(self) -> (u64, u64) {
+    /// The wait after the first, the second and each further refusal in a row, seconds.
+    fn waits(self) -> [u64; 3] {
+        let [short, middle, long] = WAITS_SECONDS;
         match self {
-            Refusal::Capacity | Refusal::Throttled | Refusal::Fault => (60, 900),
-            Refusal::Request | Refusal::Balance => (300, 3_600),
-            Refusal::Unreachable => (60, 300),
+            Refusal::Capacity | Refusal::Throttled | Refusal::Fault => [short, middle, long],
+            Refusal::Request | Refusal::Balance => [middle, long, long],
+            Refusal::Unreachable => [short, middle, middle],
         }
     }
 
     fn delay(self, in_a_row: u32) -> Duration {
-        let (base, ceiling) = self.waits();
-        let (base, ceiling) = (Duration::from_secs(base), Duration::from_secs(ceiling));
-        Backoff { base, ceiling, jitter: 0.0 }.delay(in_a_row.saturating_sub(1), 0.0)
+        let [first, second, further] = self.waits();
+        Duration::from_secs(match in_a_row {
+            0 | 1 => first,
+            2 => second,
+            _ => further,
+        })
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Intents are committed with the decision before the provider is asked (I7). Then the actions run
 //! beside each other, a few at a time, each in a span of its own; what became of each is written to
-//! the decision's row. Before every call to the provider the lease must still be believed in. A
+//! the decision's row. Of the workers for one cell, one is asked for first, and the others only once
+//! it was granted: a cell that is sold out says so once a cycle. Before every call to the provider the lease must still be believed in. A
 //! worker is ended in the database only after the provider said that its pod is over, because its
 //! tasks are queued again in that moment.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 use tracing::Instrument as _;
@@ -51,6 +52,8 @@ pub(super) struct Executor<'a> {
     /// What was seen.
     pub(super) snapshot: &'a Snapshot,
     stale: Mutex<bool>,
+    /// Cells in which a request of this cycle was not granted.
+    not_granted: Mutex<Vec<Option<Cell>>>,
 }
 
 /// What became of one action.
@@ -78,7 +81,7 @@ impl<'a> Executor<'a> {
         until: std::time::Duration,
         snapshot: &'a Snapshot,
     ) -> Executor<'a> {
-        Executor { scene, lease, until, snapshot, stale: Mutex::new(false) }
+        Executor { scene, lease, until, snapshot, stale: Mutex::new(false), not_granted: Mutex::default() }
     }
 
     /// Writes the decision and its intents down, then acts.
@@ -93,21 +96,23 @@ impl<'a> Executor<'a> {
             .await
             .map_err(|source| database("write the decision", source))?;
         reconciler::tidy(self, actions).await;
-        // Collected by a loop: the compiler cannot see that a mapped iterator's futures are Send.
-        let mut all = Vec::with_capacity(actions.len());
-        for (index, action) in actions.iter().enumerate() {
-            let span = tracing::info_span!("action", action = action.word(), worker_id = %action.worker(), index);
-            all.push(self.one(decision, index, action, tokens.get(action.worker())).instrument(span));
-        }
         let mut sum = Acted::default();
-        let mut done = futures_util::stream::iter(all).buffer_unordered(AT_ONCE);
-        while let Some(acted) = done.next().await {
-            sum.spawned += acted.spawned;
-            sum.terminated += acted.terminated;
-            sum.failed += acted.failed;
+        for wave in waves(actions, self.scene.method.one_first) {
+            // Collected by a loop: the compiler cannot see that a mapped iterator's futures are Send.
+            let mut all = Vec::with_capacity(wave.len());
+            for (index, action) in wave {
+                let span =
+                    tracing::info_span!("action", action = action.word(), worker_id = %action.worker(), index);
+                all.push(self.one(decision, index, action, tokens.get(action.worker())).instrument(span));
+            }
+            let mut done = futures_util::stream::iter(all).buffer_unordered(AT_ONCE);
+            while let Some(acted) = done.next().await {
+                sum.spawned += acted.spawned;
+                sum.terminated += acted.terminated;
+                sum.failed += acted.failed;
+            }
         }
-        drop(done);
-        if *self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        if *held(&self.stale) {
             return Err(database("write what became of the actions", StoreError::StaleTerm));
         }
         Ok(sum)
@@ -141,6 +146,9 @@ impl<'a> Executor<'a> {
         token: Option<&WorkerToken>,
     ) -> Done {
         let Some(token) = token else { return Done::not("no token was made for it") };
+        if self.scene.method.one_first && held(&self.not_granted).contains(cell) {
+            return self.not_asked(worker).await;
+        }
         let config = &self.scene.config;
         let request = PodRequest {
             worker: worker.clone(),
@@ -175,7 +183,20 @@ impl<'a> Executor<'a> {
             done.ok = false;
             done.detail.push_str("; the answer could not be written");
         }
+        if !done.ok {
+            held(&self.not_granted).push(cell.clone());
+        }
         done
+    }
+
+    /// Closes the row of a worker whose cell did not grant the one before it.
+    async fn not_asked(&self, worker: &WorkerId) -> Done {
+        let reason = "not asked for: the request before it, in the same cell, was not granted".to_owned();
+        let outcome = Outcome::Planned;
+        count_ended(outcome);
+        let answer = SpawnAnswer::Rejected { outcome, reason: reason.clone(), refusal: None };
+        self.written(self.scene.store.spawn_answer(self.lease, worker, &answer).await);
+        Done::not(reason)
     }
 
     /// Ends a pod that is nobody's; there is no row to write.
@@ -236,7 +257,7 @@ impl<'a> Executor<'a> {
     }
 
     pub(super) fn may_act(&self) -> Result<(), String> {
-        if *self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        if *held(&self.stale) {
             return Err("not done: another orchestrator leads".to_owned());
         }
         if self.scene.timer.monotonic() >= self.until {
@@ -249,7 +270,7 @@ impl<'a> Executor<'a> {
     pub(super) fn written<T>(&self, result: Result<T, StoreError>) -> bool {
         let Err(failure) = result else { return true };
         if matches!(failure, StoreError::StaleTerm) {
-            *self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+            *held(&self.stale) = true;
         }
         tracing::warn!(error = error::chain(&failure), "a write of this cycle failed");
         false
@@ -274,6 +295,24 @@ impl<'a> Executor<'a> {
         let signal = signal.map(|signal| format!("agent ended by signal: {signal}"));
         code.into_iter().chain(signal).collect()
     }
+}
+
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The actions by their places in the decision, in the order of two waves: of the spawns in one cell, the
+/// first is in the first wave and the others are in the second.
+fn waves(actions: &[Action], one_first: bool) -> [Vec<(usize, &Action)>; 2] {
+    let mut cells = Vec::new();
+    let mut is_first = |action: &Action| {
+        let Action::Spawn { cell, .. } = action else { return true };
+        let is_new = !one_first || !cells.contains(cell);
+        cells.push(cell.clone());
+        is_new
+    };
+    let (first, second) = actions.iter().enumerate().partition(|(_, action)| is_first(action));
+    [first, second]
 }
 
 fn actions(decision: &Decision) -> &[Action] {

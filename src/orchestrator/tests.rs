@@ -197,6 +197,33 @@ async fn a_refused_worker_ends_without_blame() {
 }
 
 #[tokio::test]
+async fn a_cell_that_is_sold_out_is_asked_once_a_cycle() {
+    let world = World::new().await;
+    let mut orchestrator = world.orchestrator(1);
+    world.submit(3).await;
+    world.provider.on_create([OnCreate::Fail(ProviderError::Capacity("no RTX 4090".to_owned()))]);
+    let report = orchestrator.cycle().await.unwrap();
+    assert_eq!((report.spawned, report.failed, world.provider.requests().len()), (0, 3, 1));
+    let mut outcomes = world.outcomes().await;
+    outcomes.sort();
+    assert_eq!(outcomes, [Outcome::Planned, Outcome::Planned, Outcome::ProviderCapacity].map(Some));
+    world.advance(59);
+    orchestrator.cycle().await.unwrap();
+    assert_eq!(world.provider.requests().len(), 1, "a minute after the first refusal");
+    world.advance(1);
+    orchestrator.cycle().await.unwrap();
+    assert_eq!(world.provider.requests().len(), 2, "one is tried");
+    world.advance(30);
+    orchestrator.cycle().await.unwrap();
+    assert_eq!(
+        (world.provider.requests().len(), world.provider.pods().len()),
+        (4, 3),
+        "it came, and the others follow"
+    );
+    world.check_decisions(4).await;
+}
+
+#[tokio::test]
 async fn a_worker_whose_pod_does_not_end_keeps_its_row_and_its_task() {
     let world = World::new().await;
     let mut orchestrator = world.orchestrator(1);

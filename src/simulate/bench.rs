@@ -62,7 +62,7 @@ pub fn bench(trace: &Trace, rules: Rules) -> Outcome {
     let world = World::new(1, policy, Faults::none(), Load::of(trace.clone()), cells.collect());
     world.sim().boots = trace.boot_seconds.iter().map(|boot| micros(*boot)).collect();
     let world = Arc::new(world);
-    let mut runner = Runner::new(Arc::clone(&world), 1, rules.decide());
+    let mut runner = Runner::new(Arc::clone(&world), 1, rules.method());
     world.sim().begin_load();
     let hours = micros(trace.hours * 3_600.0);
     let mut operators = Operators::default();

@@ -14,7 +14,7 @@ use super::timeline::{MINUTE, ProcessClock, SECOND};
 use super::world::{ENV, Event, FLEET, Sim, World};
 use crate::clock::{self, Driven as _, Timer};
 use crate::fleet::ids::BootId;
-use crate::orchestrator::{Config, Decide, LeaseConfig, Orchestrator, StopWorkers};
+use crate::orchestrator::{Config, LeaseConfig, Method, Orchestrator, StopWorkers};
 
 /// What the world knows of an orchestrator.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Slot {
     }
 
     /// Starts the process with that number.
-    pub(super) fn start(&mut self, world: &Arc<World>, number: usize, decide: Decide) {
+    pub(super) fn start(&mut self, world: &Arc<World>, number: usize, method: Method) {
         let mut sim = world.sim();
         let boot = BootId(sim.rng.uuid());
         let has_skew = sim.faults.a_day(Fault::StoreClockJumps) > 0.0;
@@ -74,7 +74,7 @@ impl Slot {
         };
         let hands = Arc::new(Hands::new(Arc::clone(world), number));
         let timer = Timer::Driven(process_clock.clone());
-        let orchestrator = Orchestrator::with(hands.clone(), hands, config, timer, decide);
+        let orchestrator = Orchestrator::with(hands.clone(), hands, config, timer, method);
         self.future = Some(Box::pin(live(orchestrator, process_clock, leave)));
         self.flag.0.store(true, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! Rules to compare with ours: what the old system did, and what a simple autoscaler does.
 //!
 //! Each is a function like `decide`, and the same executor does what it says. They know neither
-//! backoff nor probes, and end idle workers by a time-out.
+//! backoff nor probes, ask for all they want at once, and end idle workers by a time-out.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::fleet::pool::DEFAULT_POOL;
 use crate::fleet::snapshot::{Snapshot, Worker};
 use crate::fleet::state::WorkerState;
 use crate::fleet::{breaker, demand, scaling};
-use crate::orchestrator::Decide;
+use crate::orchestrator::Method;
 
 /// The simple autoscaler asks for one more worker when a task has waited this long.
 const QUEUE_DELAY: Duration = Duration::from_secs(4);
@@ -56,12 +56,13 @@ impl Rules {
         }
     }
 
-    pub(super) fn decide(self) -> Decide {
-        match self {
-            Rules::Ours => decide,
+    pub(super) fn method(self) -> Method {
+        let decide = match self {
+            Rules::Ours => return Method::OURS,
             Rules::Legacy | Rules::LegacyBreakerKept => legacy,
             Rules::QueueDelay => queue_delay,
-        }
+        };
+        Method { decide, one_first: false }
     }
 
     /// Period of a cycle under these rules, milliseconds.

@@ -11,7 +11,7 @@ use super::world::{Event, World};
 use crate::clock;
 use crate::fleet::snapshot::Demand;
 use crate::fleet::task::Bucket;
-use crate::orchestrator::Decide;
+use crate::orchestrator::Method;
 use crate::store::Store as _;
 
 /// A pod of ours without an open row may be so old at the end of a calm.
@@ -25,12 +25,12 @@ const KEPT_MAX: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Runner {
     world: Arc<World>,
     slots: Vec<Slot>,
-    decide: Decide,
+    method: Method,
 }
 
 impl Runner {
     /// Orchestrators that start one second after each other.
-    pub(super) fn new(world: Arc<World>, orchestrators: usize, decide: Decide) -> Runner {
+    pub(super) fn new(world: Arc<World>, orchestrators: usize, method: Method) -> Runner {
         let mut sim = world.sim();
         for number in 0..orchestrators {
             sim.processes.push(Process::default());
@@ -38,7 +38,7 @@ impl Runner {
         }
         drop(sim);
         let slots = (0..orchestrators).map(|_| Slot::empty()).collect();
-        Runner { world, slots, decide }
+        Runner { world, slots, method }
     }
 
     /// The world's instant.
@@ -64,7 +64,7 @@ impl Runner {
             let starts = self.world.advance(at);
             self.world.timeline.wake();
             for number in starts {
-                self.slots[number].start(&self.world, number, self.decide);
+                self.slots[number].start(&self.world, number, self.method);
             }
             self.poll(at);
             if let Some(broken) = self.world.sim().broken.take() {

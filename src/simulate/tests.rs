@@ -3,6 +3,7 @@
 //! Bounded in the normal run; `DOGWATCH_TEST_LONG=1` lives more seeds and looks for each bug from the
 //! first seed on.
 
+use super::bench::Outcome as Played;
 use super::bugs::Bug;
 use super::*;
 use crate::fleet::outcome::Outcome;
@@ -38,7 +39,7 @@ fn ten_minutes_without_a_database_cost_no_worker_and_no_task() {
         let load = Load::drawn(&mut Rng::new(seed, 0));
         let cell = Cell::new("default".to_owned(), Offer { cell: None, usd_per_hour: Some(0.59) }, 20);
         let world = std::sync::Arc::new(World::new(seed, policy, Faults::none(), load, vec![cell]));
-        let mut runner = Runner::new(std::sync::Arc::clone(&world), 2, crate::fleet::decision::decide);
+        let mut runner = Runner::new(std::sync::Arc::clone(&world), 2, crate::orchestrator::Method::OURS);
         world.sim().begin_load();
         runner.chaos(true);
         // At the first instant after a while at which workers are there.
@@ -138,6 +139,29 @@ fn a_trace_is_played_under_each_policy_and_costs_no_less_than_the_bound() {
         assert_eq!(outcome.unfinished, 0, "{outcome:?}");
         assert!(outcome.cost >= outcome.cost_lower_bound && outcome.productive_spawns > 0, "{outcome:?}");
     }
+}
+
+/// The middle one.
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+#[test]
+fn the_field_like_days_keep_to_their_budgets() {
+    let days: Vec<Trace> = (1..=5).map(field).collect();
+    let ours: Vec<Played> = days.iter().map(|day| bench(day, Rules::Ours)).collect();
+    let legacy: Vec<Played> = days.iter().map(|day| bench(day, Rules::Legacy)).collect();
+    let of = |outcomes: &[Played], value: fn(&Played) -> f64| median(outcomes.iter().map(value).collect());
+    let dear = of(&ours, |day| day.cost / day.cost_lower_bound);
+    let productive = of(&ours, |day| day.productive_spawns as f64 / day.spawns as f64);
+    let busy = of(&ours, |day| day.busy_share);
+    let calls = of(&legacy, |day| day.create_calls as f64) / of(&ours, |day| day.create_calls as f64);
+    println!(
+        "cost {dear:.2} x the bound, {productive:.2} productive, {busy:.2} busy, {calls:.1} x our create calls"
+    );
+    assert!(dear <= 1.3 && productive >= 0.9 && busy >= 0.7 && calls >= 10.0);
+    assert!(ours.iter().chain(&legacy).all(|day| day.unfinished == 0));
 }
 
 #[test]

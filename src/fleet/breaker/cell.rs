@@ -12,14 +12,11 @@ use super::super::cell::Cell;
 use super::super::health::{self, Standing};
 use super::super::ids::WorkerId;
 use super::super::snapshot::{Snapshot, Worker};
-use super::{Streak, has_failed, heard_at, streak_of};
+use super::{Streak, WAITS_SECONDS, has_failed, heard_at, streak_of};
 use crate::clock::{self, Time};
 
 /// Failures in a row that open it.
 pub const FAILURES_MIN: u32 = 3;
-/// How long it stays open: after the failures that opened it, after a failed probe, after each further
-/// one.
-const OPEN_SECONDS: [u64; 3] = [60, 300, 900];
 /// Failures older than this are forgotten, seconds; a snapshot shows ended workers at least this long.
 pub const MEMORY_SECONDS: u64 = 3_600;
 
@@ -106,7 +103,7 @@ fn failed_probes(snapshot: &Snapshot, own: &dyn Fn(&Worker) -> bool, streak: Str
 
 /// How long the breaker stays open after that many failed probes.
 fn open_for(failed_probes: usize) -> Duration {
-    Duration::from_secs(OPEN_SECONDS[failed_probes.min(OPEN_SECONDS.len() - 1)])
+    Duration::from_secs(WAITS_SECONDS[failed_probes.min(WAITS_SECONDS.len() - 1)])
 }
 
 /// Whether this image has not been heard of at the place, and the newest thing known of the place is

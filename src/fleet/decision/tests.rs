@@ -341,8 +341,8 @@ fn refusals_by_the_provider_are_answered_with_patience() {
     check(
         "queue: 1\nw1 gone 300s outcome provider_capacity pod none\nw2 gone 59s outcome provider_capacity pod none",
         expect![[r#"
-            would spawn 1 but for the provider's refusals (2 refused in a row (capacity), the last at 2025-10-16T11:59:01Z), lifts 12:01:01
-              blocked by provider_backoff until 2025-10-16T12:01:01Z
+            would spawn 1 but for the provider's refusals (2 refused in a row (capacity), the last at 2025-10-16T11:59:01Z), lifts 12:04:01
+              blocked by provider_backoff until 2025-10-16T12:04:01Z
         "#]],
     );
     check(

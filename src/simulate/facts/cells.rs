@@ -8,6 +8,7 @@ use crate::clock::{self, Time};
 use crate::fleet::breaker::cell::{self, State};
 use crate::fleet::cell::{Cell, Offer};
 use crate::fleet::decision::Action;
+use crate::fleet::outcome::Outcome;
 use crate::fleet::pool;
 use crate::fleet::refusal::Refusal;
 use crate::fleet::snapshot::Worker;
@@ -49,6 +50,8 @@ impl Cells {
             SpawnAnswer::Created { .. } => known.made = known.made.max(Some(worker.created_at)),
             // That nobody could be asked is true for all cells, and a pod anywhere is its end.
             SpawnAnswer::Rejected { refusal: Some(Refusal::Unreachable), .. } => {}
+            // Nobody was asked.
+            SpawnAnswer::Rejected { outcome: Outcome::Planned, .. } => {}
             SpawnAnswer::Rejected { .. } => {
                 let refused = worker.ended_at.map(|at| (worker.created_at, at));
                 known.refused = known.refused.max(refused);

@@ -4,6 +4,7 @@ use expect_test::expect;
 
 use super::super::{Verdict, decide, eta};
 use super::{check, fleet_text};
+use crate::fleet::refusal::Refusal;
 
 const CELL: &str = "RTX4090/EU-NO-1";
 
@@ -151,6 +152,14 @@ fn each_refusal_has_its_own_patience_and_place() {
           spawn in default: RTX4090/EU-NO-1
     "#]],
     );
+    // All that an hour shows of a cell that has said no for a day, asked again as soon as it may be.
+    for refusal in Refusal::ALL {
+        let hour: String = (0..4).map(|n| refused(n * 930, refusal.word())).collect();
+        let longest = if refusal == Refusal::Unreachable { "12:05:00" } else { "12:15:00" };
+        let snapshot = fleet_text::parse(&format!("{one}{hour}"));
+        let said = decide(&snapshot, &snapshot.policy, snapshot.as_of).live.unwrap().sentence;
+        assert!(said.ends_with(&format!(", lifts {longest}")), "{said}");
+    }
     let many: String = (1..=9).map(|n| refused(n * 100, "capacity")).collect();
     check(
         &format!("{one}{many}"),
