@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::fleet::ids::WorkerId;
 use crate::provider::WorkerToken;
+use crate::rpc::Admission;
 use crate::supervise::task::Stop;
 
 /// Time a program gets between SIGTERM and SIGKILL.
@@ -64,6 +65,8 @@ pub struct AgentConfig {
     pub token: WorkerToken,
     /// This start of the agent; its records go the same way under the same name.
     pub incarnation: Uuid,
+    /// Granted once this start is registered.
+    pub admission: Admission,
     /// Run tasks of type `command`, whose argv comes from the queue. Off: an INSERT into tasks
     /// would otherwise be a remote shell.
     pub allow_commands: bool,
@@ -89,6 +92,7 @@ impl AgentConfig {
             worker_id,
             token,
             incarnation: Uuid::new_v4(),
+            admission: Admission::default(),
             allow_commands: false,
             program: None,
             run_type: None,

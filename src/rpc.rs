@@ -4,6 +4,9 @@
 //! that the base may be a Supabase project or dogwatch's own gateway. Types only: the agent
 //! sends them, the gateway and the stores answer them. Every call may be repeated (I19).
 
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -24,6 +27,28 @@ pub struct Caller {
     pub worker_token: String,
     /// This start of the agent; a later one supersedes it.
     pub incarnation: Uuid,
+}
+
+/// Whether a start of an agent is registered: nothing of it is taken before. The agent grants it, and whoever
+/// sends its records waits for that.
+#[derive(Debug, Clone, Default)]
+pub struct Admission(Arc<(Mutex<bool>, Condvar)>);
+
+impl Admission {
+    /// The base has registered this start.
+    pub fn grant(&self) {
+        let (is_granted, changed) = &*self.0;
+        *is_granted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
+    }
+
+    /// Whether it has, at the latest after `limit`.
+    pub fn is_granted_within(&self, limit: Duration) -> bool {
+        let (is_granted, changed) = &*self.0;
+        let is_granted = is_granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(is_granted, limit, |is_granted| !*is_granted);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 /// A function of the protocol.

@@ -102,6 +102,7 @@ impl Session {
         let dead_man = Duration::try_from_secs_f64(registered.dead_man_seconds).unwrap_or(DEAD_MAN_DEFAULT);
         self.shared.set_dead_man(dead_man);
         self.shared.set_doing(Phase::Ready, None);
+        self.config.admission.grant();
         tracing::info!(worker_id = self.config.worker_id.0, "registered");
         Ok(registered)
     }

@@ -26,7 +26,10 @@ async fn a_completion_is_told_until_it_is_answered() {
     base.script().lose.insert("dw_complete_task", VecDeque::from([503, 429, 502]));
     base.script().lose.insert("dw_fail_task", VecDeque::from([500]));
     base.script().lose.insert("dw_register", VecDeque::from([503]));
-    run(config(&base)).await;
+    let admitted = config(&base);
+    let admission = admitted.admission.clone();
+    run(admitted).await;
+    assert!(admission.is_granted_within(Duration::ZERO));
     let completions = base.calls("dw_complete_task");
     assert_eq!(completions.len(), 4);
     assert!(completions.iter().all(|call| *call == completions[0]), "the same call, again and again");
@@ -84,7 +87,10 @@ async fn an_agent_without_its_base_leaves_between_tasks() {
 async fn an_unknown_worker_leaves_and_a_wrong_base_is_held() {
     let base = Base::with_commands(&[]).await;
     base.script().refuse.insert("dw_register", 401);
-    assert!(matches!(run(config(&base)).await, AgentEnd::Superseded { .. }));
+    let refused = config(&base);
+    let admission = refused.admission.clone();
+    assert!(matches!(run(refused).await, AgentEnd::Superseded { .. }));
+    assert!(!admission.is_granted_within(Duration::ZERO));
     base.script().refuse.insert("dw_register", 404);
     base.script().calls.clear();
     let (handle, stop) = Stop::new();

@@ -60,6 +60,7 @@ fn rpc_exporter(agent: &AgentConfig) -> RpcConfig {
             worker_token: agent.token.0.clone(),
             incarnation: agent.incarnation,
         },
+        admission: agent.admission.clone(),
         api_key: agent.api_key.as_ref().map(|key| key.0.clone()),
     }
 }

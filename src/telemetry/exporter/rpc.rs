@@ -1,7 +1,8 @@
 //! An agent's records through `dw_ingest_logs`, the only way in that a pod has.
 //!
 //! A batch becomes calls of at most 1,000 rows and 1 MiB; all of them or the batch is not
-//! delivered (rows have their own ids, so that repeating a call changes nothing). What to do is
+//! delivered (rows have their own ids, so that repeating a call changes nothing). Until the agent is
+//! registered, records wait on disk and nobody is asked. What to do is
 //! decided by the HTTP status alone, as RPC.md says. The token goes into the body and nowhere
 //! else: not into errors, not into `Debug` (I17).
 
@@ -18,12 +19,14 @@ use self::answer::Answer;
 use super::web::{self, Call, Called};
 use super::{ExportError, Exported, Exporter, Timed, rows_of};
 use crate::clock::Time;
-use crate::rpc::{Caller, Function, PATH};
+use crate::rpc::{Admission, Caller, Function, PATH};
 use crate::telemetry::record::Stored;
 use crate::telemetry::row::ingest::to_ingest;
 
 /// Longest answer that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How long an export waits for the agent's registration before it is tried again later.
+const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 
 /// Where to, and as whom.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub struct RpcConfig {
     pub base: String,
     /// The worker and its token.
     pub caller: Caller,
+    /// Nothing is sent before it is granted: the base would refuse it as superseded.
+    pub admission: Admission,
     /// The publishable key, where the base is Supabase.
     pub api_key: Option<String>,
 }
@@ -85,6 +90,9 @@ impl Exporter for RpcExporter {
     }
 
     fn export(&mut self, batch: &[Stored], now: Time, deadline: Duration) -> Result<Exported, ExportError> {
+        if !self.config.admission.is_granted_within(ADMISSION_WAIT.min(deadline / 2)) {
+            return Err(ExportError::retry("the agent has not been registered yet"));
+        }
         let calls = calls(&self.config.caller, batch)?;
         let client = match &self.client {
             Some(client) => client.clone(),

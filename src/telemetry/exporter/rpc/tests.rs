@@ -70,7 +70,9 @@ impl Server {
 
 fn exporter(base: &str) -> RpcExporter {
     let caller = Caller { worker_id: "gpu-1".into(), worker_token: TOKEN.into(), incarnation: Uuid::from_u128(5) };
-    RpcExporter::new(RpcConfig { base: base.into(), caller, api_key: Some(KEY.into()) }).unwrap()
+    let admission = Admission::default();
+    admission.grant();
+    RpcExporter::new(RpcConfig { base: base.into(), caller, admission, api_key: Some(KEY.into()) }).unwrap()
 }
 
 fn now() -> Time {
@@ -80,6 +82,21 @@ fn now() -> Time {
 fn receipt(body: &Value) -> Reply {
     let rows = body["rows"].as_array().unwrap().len();
     (200, String::new(), json!({"received": rows, "inserted": rows}).to_string())
+}
+
+#[test]
+fn before_the_agent_is_registered_nobody_is_asked_and_nothing_holds() {
+    let server = Server::start(receipt);
+    let mut exporter = server.exporter();
+    exporter.config.admission = Admission::default();
+    let waits = exporter.export(&batch(0..2), now(), Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(waits, ExportError::Retry { after: None, .. }), "{waits:?}");
+    assert_eq!(server.seen.lock().unwrap().len(), 0);
+    let admission = exporter.config.admission.clone();
+    thread::scope(|scope| {
+        scope.spawn(|| admission.grant());
+        assert_eq!(exporter.export(&batch(0..2), now(), LIMIT).unwrap().delivered, 2);
+    });
 }
 
 #[test]
