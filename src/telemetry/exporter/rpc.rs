@@ -1,10 +1,10 @@
 //! An agent's records through `dw_ingest_logs`, the only way in that a pod has.
 //!
 //! A batch becomes calls of at most 1,000 rows and 1 MiB; all of them or the batch is not
-//! delivered (rows have their own ids, so that repeating a call changes nothing). Until the agent is
-//! registered, records wait on disk and nobody is asked. What to do is
-//! decided by the HTTP status alone, as RPC.md says. The token goes into the body and nowhere
-//! else: not into errors, not into `Debug` (I17).
+//! delivered (rows have their own ids, so that repeating a call changes nothing). What to do is
+//! decided by the HTTP status alone, as RPC.md says; only that a 409 before the agent's registration is
+//! a matter of time. The token goes into the body and nowhere else: not into errors, not into
+//! `Debug` (I17).
 
 mod answer;
 #[cfg(test)]
@@ -25,7 +25,7 @@ use crate::telemetry::row::ingest::to_ingest;
 
 /// Longest answer that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// How long an export waits for the agent's registration before it is tried again later.
+/// How long an export waits for the agent's registration.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 
 /// Where to, and as whom.
@@ -35,7 +35,7 @@ pub struct RpcConfig {
     pub base: String,
     /// The worker and its token.
     pub caller: Caller,
-    /// Nothing is sent before it is granted: the base would refuse it as superseded.
+    /// Until it is granted, a base that says "superseded" is asked again.
     pub admission: Admission,
     /// The publishable key, where the base is Supabase.
     pub api_key: Option<String>,
@@ -90,17 +90,16 @@ impl Exporter for RpcExporter {
     }
 
     fn export(&mut self, batch: &[Stored], now: Time, deadline: Duration) -> Result<Exported, ExportError> {
-        if !self.config.admission.is_granted_within(ADMISSION_WAIT.min(deadline / 2)) {
-            return Err(ExportError::retry("the agent has not been registered yet"));
-        }
         let calls = calls(&self.config.caller, batch)?;
         let client = match &self.client {
             Some(client) => client.clone(),
             None => self.client.insert(web::client(&self.config.base)?).clone(),
         };
-        self.runtime.run(deadline, async {
+        let admission_wait = ADMISSION_WAIT.min(deadline / 4);
+        let is_admitted = self.config.admission.is_granted_within(admission_wait);
+        self.runtime.run(deadline.saturating_sub(admission_wait), async {
             for call in calls {
-                send(&client, &self.config, call, now).await?;
+                send(&client, &self.config, call, is_admitted, now).await?;
             }
             Ok(Exported { delivered: batch.len() as u64, rejected: 0 })
         })
@@ -116,7 +115,13 @@ fn calls(caller: &Caller, batch: &[Stored]) -> Result<Vec<Call>, ExportError> {
     web::calls(open, rows_of(batch)?.into_iter().map(to_ingest))
 }
 
-async fn send(client: &reqwest::Client, config: &RpcConfig, call: Call, now: Time) -> Result<(), ExportError> {
+async fn send(
+    client: &reqwest::Client,
+    config: &RpcConfig,
+    call: Call,
+    is_admitted: bool,
+    now: Time,
+) -> Result<(), ExportError> {
     let mut request = client.post(config.url()).header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(key) = &config.api_key {
         let mut key = HeaderValue::from_str(key).map_err(|_| ExportError::Blocked {
@@ -136,5 +141,6 @@ async fn send(client: &reqwest::Client, config: &RpcConfig, call: Call, now: Tim
     let response = request.body(call.body).send().await.map_err(|error| called.no_answer(error))?;
     let heard = web::hear(response, ANSWER_BYTES_MAX).await.map_err(|error| called.no_answer(error))?;
     let body = config.redact(&String::from_utf8_lossy(&heard.body));
-    Answer { status: heard.status, retry_after: heard.retry_after.as_deref(), body: &body }.check(call.rows, now)
+    let retry_after = heard.retry_after.as_deref();
+    Answer { status: heard.status, is_admitted, retry_after, body: &body }.check(call.rows, now)
 }

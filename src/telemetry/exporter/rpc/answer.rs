@@ -1,4 +1,4 @@
-//! What an answer to `dw_ingest_logs` means, by its status alone; pure.
+//! What an answer to `dw_ingest_logs` means, by its status and whether the agent is registered; pure.
 
 use crate::clock::Time;
 use crate::rpc::{Ingested, Refusal};
@@ -7,6 +7,8 @@ use crate::telemetry::exporter::{ExportError, web};
 /// An HTTP answer.
 pub(super) struct Answer<'a> {
     pub(super) status: u16,
+    /// Whether the agent was registered when the call was made.
+    pub(super) is_admitted: bool,
     /// The header, both forms.
     pub(super) retry_after: Option<&'a str>,
     pub(super) body: &'a str,
@@ -25,6 +27,7 @@ impl Answer<'_> {
             413 => Err(ExportError::Refused { detail: self.told() }),
             422 if self.names_a_row() => Err(ExportError::Refused { detail: self.told() }),
             401 | 403 => self.blocked("the worker's token or the API key is not accepted: spawn the worker anew"),
+            409 if !self.is_admitted => Err(ExportError::retry(self.told())),
             409 => self.blocked("this agent was superseded or its worker has ended: let it leave"),
             _ => self.blocked("check the base URL, and that both sides run the same version of dogwatch"),
         }

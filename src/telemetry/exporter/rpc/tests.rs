@@ -85,17 +85,22 @@ fn receipt(body: &Value) -> Reply {
 }
 
 #[test]
-fn before_the_agent_is_registered_nobody_is_asked_and_nothing_holds() {
-    let server = Server::start(receipt);
+fn superseded_before_the_agent_is_registered_is_a_matter_of_time() {
+    let admission = Admission::default();
+    let registered = admission.clone();
+    let server = Server::start(move |body| {
+        let is_registered = registered.is_granted_within(Duration::ZERO);
+        let refusal = Refusal::superseded("this start of the agent has not registered");
+        if is_registered { receipt(body) } else { (409, String::new(), serde_json::to_string(&refusal).unwrap()) }
+    });
     let mut exporter = server.exporter();
-    exporter.config.admission = Admission::default();
-    let waits = exporter.export(&batch(0..2), now(), Duration::from_millis(20)).unwrap_err();
+    exporter.config.admission = admission.clone();
+    let waits = exporter.export(&batch(0..2), now(), Duration::from_secs(1)).unwrap_err();
     assert!(matches!(waits, ExportError::Retry { after: None, .. }), "{waits:?}");
-    assert_eq!(server.seen.lock().unwrap().len(), 0);
-    let admission = exporter.config.admission.clone();
     thread::scope(|scope| {
         scope.spawn(|| admission.grant());
-        assert_eq!(exporter.export(&batch(0..2), now(), LIMIT).unwrap().delivered, 2);
+        let waited_for_it = exporter.export(&batch(0..2), now(), LIMIT);
+        assert_eq!(waited_for_it.unwrap().delivered, 2);
     });
 }
 
