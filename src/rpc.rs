@@ -1,8 +1,9 @@
 //! The workers' protocol: names and types of every function.
 //!
 //! `POST {base}/rest/v1/rpc/<function>`, one JSON object in, JSON out: the shape of PostgREST, so
-//! that the base may be a Supabase project or dogwatch's own gateway. Types only: the agent
-//! sends them, the gateway and the stores answer them. Every call may be repeated (I19).
+//! that the base may be a Supabase project or dogwatch's own gateway. Types, which the agent
+//! sends and the gateway and the stores answer, and what tells an agent's exporter that the agent is
+//! registered. Every call may be repeated (I19).
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;

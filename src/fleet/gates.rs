@@ -16,6 +16,7 @@ use super::decision::{Gate, GateName, Verdict};
 use super::order::{Command, Order};
 use super::policy::{Policy, PolicyLive};
 use super::pool::Pool;
+use super::refusal;
 use super::scaling::Load;
 use super::snapshot::{Input, Live, Quality, Snapshot};
 use crate::clock::Time;
@@ -353,6 +354,7 @@ fn asked_for_lately(question: &Question<'_>) -> (u32, Option<Shut>) {
         .snapshot
         .workers
         .iter()
+        .filter(|worker| refusal::was_asked_for(worker))
         .map(|worker| worker.created_at)
         .filter(|at| *at <= question.snapshot.as_of && crate::clock::plus(*at, HOUR) > question.now)
         .collect();

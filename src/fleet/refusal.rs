@@ -15,6 +15,7 @@ use super::breaker::WAITS_SECONDS;
 use super::cell::Cell;
 use super::outcome::Outcome;
 use super::snapshot::{Snapshot, Worker};
+use super::state::WorkerState;
 use crate::clock::{self, Time};
 
 /// Why the provider refused.
@@ -150,6 +151,13 @@ fn of(worker: &Worker) -> Option<Refusal> {
         _ => return None,
     };
     Some(worker.live.as_ref().and_then(|live| live.refusal).unwrap_or(by_outcome))
+}
+
+/// Whether the provider was asked for this worker at all: where the request before it in its cell was not
+/// granted, it was not.
+pub fn was_asked_for(worker: &Worker) -> bool {
+    let is_rejected = worker.live.as_ref().is_some_and(|live| live.state == WorkerState::Rejected);
+    !(is_rejected && worker.outcome() == Some(Outcome::Planned))
 }
 
 fn has_pod(worker: &Worker) -> bool {

@@ -174,29 +174,34 @@ impl<'a> Executor<'a> {
                     ProviderError::Capacity(_) => Outcome::ProviderCapacity,
                     _ => Outcome::ProviderFault,
                 };
-                count_ended(outcome);
                 let (reason, refusal) = (refused.to_string(), refused.refusal());
                 (SpawnAnswer::Rejected { outcome, reason: reason.clone(), refusal }, Done::not(reason))
             }
         };
-        if !self.written(self.scene.store.spawn_answer(self.lease, worker, &answer).await) {
-            done.ok = false;
-            done.detail.push_str("; the answer could not be written");
-        }
-        if !done.ok {
+        if !matches!(answer, SpawnAnswer::Created { .. }) {
             held(&self.not_granted).push(cell.clone());
         }
+        self.answered(worker, &answer, &mut done).await;
         done
     }
 
     /// Closes the row of a worker whose cell did not grant the one before it.
     async fn not_asked(&self, worker: &WorkerId) -> Done {
         let reason = "not asked for: the request before it, in the same cell, was not granted".to_owned();
-        let outcome = Outcome::Planned;
-        count_ended(outcome);
-        let answer = SpawnAnswer::Rejected { outcome, reason: reason.clone(), refusal: None };
-        self.written(self.scene.store.spawn_answer(self.lease, worker, &answer).await);
-        Done::not(reason)
+        let answer = SpawnAnswer::Rejected { outcome: Outcome::Planned, reason: reason.clone(), refusal: None };
+        let mut done = Done::not(reason);
+        self.answered(worker, &answer, &mut done).await;
+        done
+    }
+
+    /// Writes the answer into the worker's row, which ends it where it is a refusal.
+    async fn answered(&self, worker: &WorkerId, answer: &SpawnAnswer, done: &mut Done) {
+        if !self.written(self.scene.store.spawn_answer(self.lease, worker, answer).await) {
+            done.ok = false;
+            done.detail.push_str("; the answer could not be written");
+        } else if let SpawnAnswer::Rejected { outcome, .. } = answer {
+            count_ended(*outcome);
+        }
     }
 
     /// Ends a pod that is nobody's; there is no row to write.

@@ -204,3 +204,19 @@ impl ClientRecorder {
         let _ = self.0.shutdown(CLIENT_LIMIT);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::ids::WorkerId;
+    use crate::provider::WorkerToken;
+
+    #[test]
+    fn an_agents_exporter_knows_when_the_agent_is_registered() {
+        let agent = AgentConfig::new("http://x", WorkerId("w".into()), WorkerToken("t".into()));
+        let exporter = rpc_exporter(&agent);
+        assert!(!exporter.admission.is_granted_within(Duration::ZERO));
+        agent.admission.grant();
+        assert!(exporter.admission.is_granted_within(Duration::ZERO));
+    }
+}

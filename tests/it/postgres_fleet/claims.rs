@@ -124,7 +124,7 @@ fn check(user: &str) {
     assert!(most > 0 && most <= USER_LIMIT, "{most} tasks of one user");
     assert!(got.len() as u32 > CLAIMS / 2, "{} of {CLAIMS} claims were granted", got.len());
     assert_eq!(fleet.database.ask(scans), before, "sequential scans");
-    // Before the tables have statistics, and after; and each with the reading of heads, which is due once a second.
+    // Before all tables have statistics, and after; and each with the reading of heads, which is due once a second.
     for statistics in ["select 1", "analyze"] {
         fleet.database.run(statistics);
         let claim = body(0, json!({ "claim_id": uuid::Uuid::new_v4() }));
