@@ -33,21 +33,20 @@ pub(super) fn start(group: &Group, config: &Config, story: Story) {
                         return;
                     }
                 };
-                match command.spawn() {
-                    Ok(mut child) => {
-                        tokio::select! {
-                            status = child.wait() => tracing::error!(
-                                status = status.map_or_else(|error| error.to_string(), |status| status.to_string()),
-                                "the watch has ended and is started again"
-                            ),
-                            () = stop.raised() => end(child).await,
+                let ended = match command.spawn() {
+                    Ok(mut child) => tokio::select! {
+                        status = child.wait() => {
+                            status.map_or_else(|error| error.to_string(), |status| status.to_string())
                         }
-                    }
-                    Err(error) => tracing::error!(%error, "the watch cannot be started; trying again"),
-                }
+                        () = stop.raised() => return end(child).await,
+                    },
+                    Err(error) => error.to_string(),
+                };
+                // Ctrl-C goes to the watch as well, which then ends a moment before it is told to.
                 if stop.raised_within(AGAIN_AFTER).await {
                     return;
                 }
+                tracing::error!(status = ended, "the watch has ended and is started again");
             }
         }
     });

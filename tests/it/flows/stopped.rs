@@ -1,4 +1,4 @@
-//! SIGTERM to `up` with work in hand.
+//! SIGTERM to `up` with work in hand, and Ctrl-C in a terminal.
 
 use super::rig::{LIMIT, Rig, eventually};
 
@@ -34,4 +34,19 @@ fn sigterm_puts_tasks_back_and_leaves_no_process() {
         took.as_secs_f64(),
         said.err.lines().next_back().unwrap_or_default()
     );
+}
+
+#[test]
+fn ctrl_c_goes_to_the_watch_as_well_and_is_no_failure_of_it() {
+    let rig = Rig::new();
+    let up = rig.up(&[]);
+    let watch = || rig.processes().into_iter().find(|(_, words)| words.contains(" watch "));
+    let (watch, _) = eventually("the watch to run", watch);
+    // The watch is first: it has long ended when the fleet has said good-bye.
+    rustix::process::kill_process(watch, rustix::process::Signal::INT).unwrap();
+    up.signal(rustix::process::Signal::INT);
+    let said = up.wait_for(LIMIT);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(!said.err.contains("the watch has ended"), "{said:?}");
+    rig.is_left_alone();
 }
